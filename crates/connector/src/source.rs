@@ -1,0 +1,61 @@
+//! A stream outside the cluster, cut into splits.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::{Creation, Position, RawRecord, Split, SplitId, Start};
+
+use crate::Result;
+
+/// All splits of a stream at one moment.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// When the stream was created: part of every split's identity.
+    pub creation: Creation,
+    /// Every split that may still hold records, each with its parents.
+    pub splits: Vec<Split>,
+}
+
+/// A stream. One value serves all tasks of a source in a process: it owns what they share, such as the pace of each split.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// What the startup mode means at this moment. Called once, when the source is created, *before* its first listing:
+    /// `latest` becomes the service's present, and is never evaluated again.
+    async fn start(&self) -> Result<Start>;
+    /// Lists every split that may still hold records, all pages of it. Remembers nothing between calls. Proves reachability.
+    async fn discover(&self) -> Result<Listing>;
+    /// True when the service itself says that this split does not exist any more (a listing may merely show it late).
+    async fn is_gone(&self, split: &SplitId) -> Result<bool>;
+    /// Opens `split` at `from`; `Position::End` is a bug of the caller.
+    async fn open(&self, split: &SplitId, from: &Position) -> Result<Box<dyn SplitReader>>;
+    /// Says how many workers read this split now: each keeps to its part of the quota.
+    fn share(&self, split: &SplitId, readers: u32);
+}
+
+/// What a reader brings.
+#[derive(Debug)]
+pub enum Polled {
+    /// At least one record.
+    Records {
+        /// In the order of the split.
+        records: Vec<RawRecord>,
+        /// How far behind now the last of them was; `None` if the service did not say.
+        lag: Option<Duration>,
+    },
+    /// Nothing new for now; ask again at once, the reader paces itself.
+    Idle {
+        /// How far behind now; zero is caught up.
+        lag: Duration,
+    },
+    /// The split is closed and everything in it was handed out. Final.
+    End,
+}
+
+/// Reads one split, in order, until it ends.
+#[async_trait]
+pub trait SplitReader: Send {
+    /// Waits for what comes next, at the pace that the service allows. Retries what is transient by itself, with backoff,
+    /// but returns such an error after a while so that it can be shown; the next call goes on where it was.
+    /// Cancel safe: a dropped future loses no record.
+    async fn next(&mut self) -> Result<Polled>;
+}

@@ -1,0 +1,179 @@
+//! Tasks, their epochs, and what the metadata store keeps of them.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Creation, ObjectId, ParseIdError, Position, Timestamp};
+
+/// Identity of a split: the creation of its stream and its name (for Kinesis the shard id). Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SplitId {
+    creation: Creation,
+    name: Arc<str>,
+}
+
+impl SplitId {
+    /// The split `name` of the stream created at `creation`.
+    #[must_use]
+    pub fn new(creation: Creation, name: &str) -> Self {
+        Self { creation, name: name.into() }
+    }
+
+    /// When its stream was created.
+    #[must_use]
+    pub fn creation(&self) -> Creation {
+        self.creation
+    }
+
+    /// Its name within the stream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// What users see: the name alone.
+impl fmt::Display for SplitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for SplitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.creation, self.name)
+    }
+}
+
+/// The unit of assignment, fencing and failure: one split read for one sink.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// The sink that the split is read for.
+    pub sink: ObjectId,
+    /// The split that is read.
+    pub split: SplitId,
+}
+
+/// `sink/creation/split`: also its key in the metadata store.
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:?}", self.sink, self.split)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = ParseIdError;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseIdError(s.to_owned(), "a task id");
+        let mut parts = s.splitn(3, '/');
+        let (sink, creation, split) = match (parts.next(), parts.next(), parts.next()) {
+            (Some(a), Some(b), Some(c)) if !c.is_empty() => (a, b, c),
+            _ => return Err(bad()),
+        };
+        let creation = Creation(creation.parse().map_err(|_| bad())?);
+        Ok(Self { sink: sink.parse()?, split: SplitId::new(creation, split) })
+    }
+}
+
+/// The fencing token of a run: the store revision at which its assignment was written, after the generation of the store.
+/// A restored store starts a new generation, so its smaller revisions are still newer. One epoch is one run (P6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Counts restores of the metadata store.
+    pub generation: u64,
+    /// `mod_revision` of the assignment.
+    pub revision: u64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.revision)
+    }
+}
+
+/// How sure the leader is that a run is over (P9).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Nothing was heard of its end.
+    No,
+    /// It ended, but a request of it may still land.
+    Stopped,
+    /// It ended and nothing of it can land any more.
+    Drained,
+}
+
+/// An earlier run of a task whose last request may still land.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Predecessor {
+    /// The worker that ran it.
+    pub worker: String,
+    /// The process that ran it.
+    pub process: String,
+    /// What that process ran in (see [`WorkerRecord::instance`]).
+    pub instance: String,
+    /// Which run.
+    pub epoch: Epoch,
+    /// What was heard of its end when the assignment was written.
+    pub release: Release,
+}
+
+/// "This worker owns this task": `/assignment/{task}`. Written once per run, never edited; its revision is the epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The worker's stable name.
+    pub worker: String,
+    /// The process of that worker; another process of the same worker never runs this epoch (P6).
+    pub process: String,
+    /// What that process runs in; see [`WorkerRecord::instance`].
+    pub instance: String,
+    /// Revision of the source's and the sink's spec that the run uses; a smaller one than the catalog's is moved.
+    pub spec_revision: u64,
+    /// The lane its checkpoints travel in, for the whole epoch (P14).
+    pub lane: u32,
+    /// Where the run starts: the checkpoint as of this write (P13).
+    pub start: Position,
+    /// Every earlier run whose moment has not passed (P9).
+    pub predecessors: Vec<Predecessor>,
+}
+
+/// Durable position of a task: `/checkpoint/{task}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Everything before it is delivered or dead-lettered (I1).
+    pub position: Position,
+    /// The run that moved it last.
+    pub epoch: Epoch,
+    /// Counts the moves within that run; (epoch, serial) never goes back (I4).
+    pub serial: u64,
+    /// The last moment at which the task had read everything and all of it was acked.
+    pub caught_up_at: Option<Timestamp>,
+    /// Records delivered by all runs so far, repeats included.
+    pub records: u64,
+    /// When it was written (the leader's clock).
+    pub at: Timestamp,
+}
+
+/// A worker in the metadata store: `/worker/{name}`. A record without a lease: liveness is what the leader heard.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// New at each start of the worker (P1).
+    pub process: String,
+    /// What runs one process at a time: a pod's UID, or the lock on a data directory.
+    pub instance: String,
+    /// Relative share of tasks; 1 for an ordinary worker.
+    pub capacity: u32,
+    /// The release it runs.
+    pub version: String,
+    /// Failure domain, empty if none was given.
+    pub zone: String,
+    /// Where others reach it, empty if nobody needs to.
+    pub address: String,
+}
