@@ -3,3 +3,6 @@
 
 pub mod backoff;
 pub mod pace;
+mod timing;
+
+pub use timing::Timing;
