@@ -176,4 +176,7 @@ pub struct WorkerRecord {
     pub zone: String,
     /// Where others reach it, empty if nobody needs to.
     pub address: String,
+    /// True while an operator wants it empty. A new process of the worker takes tasks again.
+    #[serde(default)]
+    pub draining: bool,
 }
