@@ -2,8 +2,13 @@
 
 mod api;
 mod error;
+mod keyspace;
 
 pub use api::{
     COMMIT_OPS_MAX, Commit, Entry, Guard, Health, Key, LeaseId, MetadataStore, Revision, Snapshot, Write,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use keyspace::{
+    AssignmentKey, CheckpointKey, Keyspace, Kind, Lane, LaneKey, LeaderKey, LeaderRecord, NameKey, ObjectKey,
+    ObjectRecord, Schema, SchemaKey, Spec, SplitKey, Versioned, View, WorkerKey, decode,
+};
