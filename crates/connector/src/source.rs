@@ -54,6 +54,10 @@ pub enum Polled {
 /// Reads one split, in order, until it ends.
 #[async_trait]
 pub trait SplitReader: Send {
+    /// Waits until the pace allows another read, holding no memory for an answer: the worker reserves that between `ready`
+    /// and `next`, so that idle splits hold neither budget nor a place among the concurrent reads. Cancel safe. A reader that
+    /// leaves this out is paced by `next` alone.
+    async fn ready(&mut self) {}
     /// Waits for what comes next, at the pace that the service allows. Retries what is transient by itself, with backoff,
     /// but returns such an error after a while so that it can be shown; the next call goes on where it was.
     /// Cancel safe: a dropped future loses no record.
