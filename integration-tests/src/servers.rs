@@ -1,0 +1,115 @@
+//! Real servers, started by the project's own scripts, each on its own port and data directory.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::process::Process;
+
+/// A loopback port that nobody uses right now.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Waits until something listens on a loopback port, or the process that should has ended.
+///
+/// # Errors
+/// When neither it listens within `deadline` nor the process lives.
+pub async fn listening(process: &mut Process, port: u16, deadline: Duration) -> Result<()> {
+    let end = tokio::time::Instant::now() + deadline;
+    loop {
+        if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = process.ended() {
+            bail!("{} ended with {status}\n{}", process.name(), process.tail());
+        }
+        if tokio::time::Instant::now() > end {
+            bail!("{} does not listen on {port} after {deadline:?}\n{}", process.name(), process.tail());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// One etcd.
+pub struct Etcd {
+    program: PathBuf,
+    dir: PathBuf,
+    port: u16,
+    peer_port: u16,
+    process: Process,
+    version: String,
+}
+
+impl Etcd {
+    /// Starts the etcd at `$SHARDWRIGHT_TEST_ETCD`, or the one in the path.
+    ///
+    /// # Errors
+    /// When there is none, or it does not come up; the text says how to get one.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        let program =
+            std::env::var_os("SHARDWRIGHT_TEST_ETCD").map_or_else(|| PathBuf::from("etcd"), PathBuf::from);
+        let version = version(&program).await?;
+        let (port, peer_port) = (free_port()?, free_port()?);
+        let process = spawn_etcd(&program, dir, port, peer_port)?;
+        let mut etcd = Self { program, dir: dir.to_owned(), port, peer_port, process, version };
+        listening(&mut etcd.process, port, Duration::from_secs(20)).await?;
+        Ok(etcd)
+    }
+
+    /// `http://127.0.0.1:port`
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `3.4.23`
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// kill -9, stays away for `pause`, and is started again on the same data.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn restart(&mut self, pause: Duration) -> Result<()> {
+        self.process.kill().await?;
+        tokio::time::sleep(pause).await;
+        self.process = spawn_etcd(&self.program, &self.dir, self.port, self.peer_port)?;
+        listening(&mut self.process, self.port, Duration::from_secs(20)).await
+    }
+}
+
+async fn version(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("--version").output().await;
+    let output = output.with_context(|| {
+        format!(
+            "{} cannot be started; install it with `scripts/setup etcd`, or set SHARDWRIGHT_TEST_ETCD",
+            program.display()
+        )
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+    Ok(version.with_context(|| format!("{} --version says {text:?}", program.display()))?.trim().to_owned())
+}
+
+fn spawn_etcd(program: &Path, dir: &Path, port: u16, peer_port: u16) -> Result<Process> {
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let mut command = Command::new(program);
+    command
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}")]);
+    Process::start("etcd", command, dir)
+}
