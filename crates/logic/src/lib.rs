@@ -1,8 +1,14 @@
 //! The verbs of the house, without tokio, clock, randomness or I/O: time and chance are passed in, so every decision can be
 //! tried by the million.
 
+pub mod assign;
 pub mod backoff;
+pub mod checkpoint;
+pub mod gate;
+pub mod invariant;
+pub mod lineage;
 pub mod pace;
+pub mod plan;
 mod timing;
 
 pub use timing::Timing;

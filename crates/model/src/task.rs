@@ -157,6 +157,9 @@ pub struct Checkpoint {
     pub caught_up_at: Option<Timestamp>,
     /// Records delivered by all runs so far, repeats included.
     pub records: u64,
+    /// Of those, by the run `epoch`: what a run reports counts from its start, so a new leader knows what to add.
+    #[serde(default)]
+    pub run_records: u64,
     /// When it was written (the leader's clock).
     pub at: Timestamp,
 }

@@ -1,0 +1,178 @@
+//! When a new owner may write: the gate of P10, and whether an earlier run is over at all.
+//!
+//! Called by `plan` (to pass on predecessors, P9) and by the session room each time it sends a task list (P11). Everything is
+//! computed from what *this* leader heard in *this* term (P5); what it did not hear counts from its election. Keeps I11.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use model::{Assignment, Epoch, Predecessor, Release, TaskId};
+
+use crate::Timing;
+
+/// What the leader heard since its election. Moments are durations since any fixed origin of the leader's.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// When this term began: after the leader key was won.
+    pub elected_at: Duration,
+    /// Every process whose join counted in this term (P1), by process id.
+    pub processes: BTreeMap<String, Process>,
+    /// Every end of a run that a worker told (P7). The first answer for an epoch stays.
+    pub releases: BTreeMap<(TaskId, Epoch), Released>,
+}
+
+/// One start of a worker, as heard in this term.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Process {
+    /// The worker's stable name.
+    pub worker: String,
+    /// What it runs in; empty is like no other.
+    pub instance: String,
+    /// Relative share of tasks; 0 takes none.
+    pub capacity: u32,
+    /// When its join counted: the process has answered in that stream (P1).
+    pub joined_at: Duration,
+    /// When it was heard last.
+    pub heard_at: Duration,
+    /// It wants to be emptied, or an operator wants it.
+    pub draining: bool,
+}
+
+/// The end of a run, as its worker told it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Released {
+    /// Nothing of it can land any more (P8).
+    pub drained: bool,
+    /// When the leader heard of it.
+    pub at: Duration,
+    /// Why, when nobody had asked for it.
+    pub failure: Option<Failure>,
+}
+
+/// A run that ended by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Trying again soon is no use: `on_error = 'fail'`, access denied, a wrong setting.
+    pub needs_human: bool,
+    /// One line without secrets.
+    pub message: String,
+    /// Failed runs of this task in a row, this one counted; a moved checkpoint starts anew.
+    pub count: u32,
+}
+
+/// Whether a run is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunEnd {
+    /// Its process is alive and has not told of an end.
+    Alive,
+    /// Its process was not heard lately; it is given up after this long.
+    Silent(Duration),
+    /// It is over, and that is how sure we are.
+    Over(Release),
+}
+
+impl Heard {
+    /// The process that holds the name of a worker now: the one that joined last.
+    #[must_use]
+    pub fn current(&self, worker: &str) -> Option<(&str, &Process)> {
+        self.processes
+            .iter()
+            .filter(|(_, p)| p.worker == worker)
+            .max_by_key(|(_, p)| p.joined_at)
+            .map(|(id, p)| (id.as_str(), p))
+    }
+
+    /// The processes that may be given tasks: each the current one of its worker, and heard within the session timeout.
+    pub fn live<'a>(
+        &'a self,
+        timing: &'a Timing,
+        now: Duration,
+    ) -> impl Iterator<Item = (&'a str, &'a Process)> {
+        let current = |id: &str, p: &Process| self.current(&p.worker).is_some_and(|(last, _)| last == id);
+        self.processes
+            .iter()
+            .filter(move |(id, p)| p.heard_at + timing.session_timeout > now && current(id, p))
+            .map(|(id, p)| (id.as_str(), p))
+    }
+
+    /// When a process was last heard; one that was not heard in this term counts from the election.
+    #[must_use]
+    pub fn last_heard(&self, process: &str) -> Duration {
+        self.processes.get(process).map_or(self.elected_at, |p| p.heard_at.max(self.elected_at))
+    }
+
+    /// When a later process of the same instance joined: proof that this one is over, since an instance runs one at a time.
+    #[must_use]
+    pub fn superseded_at(&self, process: &str, instance: &str) -> Option<Duration> {
+        if instance.is_empty() {
+            return None;
+        }
+        let joined = self.processes.get(process).map(|p| p.joined_at);
+        self.processes
+            .iter()
+            .filter(|(id, p)| *id != process && p.instance == instance)
+            .map(|(_, p)| p.joined_at)
+            .filter(|at| joined.is_none_or(|joined| joined < *at))
+            .min()
+    }
+
+    /// Whether the run of this assignment is over.
+    #[must_use]
+    pub fn run_end(
+        &self,
+        task: &TaskId,
+        (epoch, run): (Epoch, &Assignment),
+        timing: &Timing,
+        now: Duration,
+    ) -> RunEnd {
+        if let Some(released) = self.releases.get(&(task.clone(), epoch)) {
+            return RunEnd::Over(if released.drained { Release::Drained } else { Release::Stopped });
+        }
+        if self.superseded_at(&run.process, &run.instance).is_some() {
+            return RunEnd::Over(Release::Stopped);
+        }
+        let given_up = self.last_heard(&run.process) + timing.session_timeout;
+        if given_up <= now {
+            return RunEnd::Over(Release::No);
+        }
+        match self.current(&run.worker) {
+            Some((id, _)) if id == run.process => RunEnd::Alive,
+            _ => RunEnd::Silent(given_up - now),
+        }
+    }
+
+    /// The moment after which nothing of this run can land any more (P10). It may move while more is heard.
+    #[must_use]
+    pub fn moment(&self, task: &TaskId, run: &Predecessor, timing: &Timing) -> Duration {
+        let breath = timing.last_breath();
+        if let Some(released) = self.releases.get(&(task.clone(), run.epoch)) {
+            return if released.drained { Duration::ZERO } else { released.at + breath };
+        }
+        let superseded = self.superseded_at(&run.process, &run.instance).map(|at| at + breath);
+        match run.release {
+            Release::Drained => Duration::ZERO,
+            // This leader wrote it because a later process joined, or an earlier leader wrote it.
+            Release::Stopped => superseded.unwrap_or(self.elected_at + breath),
+            Release::No => {
+                let silence = self.last_heard(&run.process) + timing.fence_after + breath;
+                superseded.map_or(silence, |at| at.min(silence))
+            }
+        }
+    }
+}
+
+/// How long from now a new owner may neither write nor ack anything, `End` included (P10). Zero is an open gate. Sinks that
+/// claim `fenced`, and `takeover = 'fast'`, have none: do not ask for them.
+#[must_use]
+pub fn gate(
+    task: &TaskId,
+    predecessors: &[Predecessor],
+    heard: &Heard,
+    timing: &Timing,
+    now: Duration,
+) -> Duration {
+    predecessors
+        .iter()
+        .map(|run| heard.moment(task, run, timing).saturating_sub(now))
+        .max()
+        .unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,126 @@
+//! What a fresh listing changes in the split table.
+
+use std::collections::BTreeSet;
+
+use model::{Creation, ObjectId, Split, SplitId, SplitRecord, SplitState, Start, StartFrom, Timestamp};
+
+use super::Table;
+use crate::plan::{Desired, Observed};
+
+/// What the discovery of one source remembers from one listing to the next, within a term.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Splits that the previous complete listing lacked.
+    pub missing: BTreeSet<SplitId>,
+}
+
+/// What a listing changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// Records to write: new splits, and known ones that are closed now or gone with their stream.
+    pub put: Vec<(SplitId, SplitRecord)>,
+    /// Of `put`, those that the table did not have.
+    pub discovered: Vec<SplitId>,
+    /// Missing twice in a row: ask the service whether each is gone, then [`bury`] those that are.
+    pub ask: Vec<SplitId>,
+    /// Of `put`, those whose stream was deleted; see [`losses`].
+    pub buried: Vec<SplitId>,
+}
+
+/// Merges a complete listing into the table. A split of the very first listing begins where the source's start says; one that
+/// is discovered later begins at its horizon, whatever the start was (S2, S9). A stream that was deleted and made anew has
+/// another `creation`: every split of the old one is gone (S13). `at` is the leader's wall clock.
+#[must_use]
+pub fn merge(
+    table: &Table,
+    (creation, listing): (Creation, &[Split]),
+    (source_creation, start): (Creation, &Start),
+    remembered: &mut Remembered,
+    at: Timestamp,
+) -> Merge {
+    let first = table.is_empty() && creation == source_creation;
+    let mut merge = Merge::default();
+    for split in listing {
+        match table.get(&split.id) {
+            None => {
+                let start = if first { start.of(&split.id).clone() } else { StartFrom::Horizon };
+                merge.put.push((split.id.clone(), new_record(split, start, at)));
+                merge.discovered.push(split.id.clone());
+            }
+            // A tombstone that a late listing shows again stays one; parents never change.
+            Some(known) if split.closed && !known.closed && known.state == SplitState::Listed => {
+                merge.put.push((split.id.clone(), SplitRecord { closed: true, ..known.clone() }));
+            }
+            Some(_) => {}
+        }
+    }
+    let listed: BTreeSet<&SplitId> = listing.iter().map(|split| &split.id).collect();
+    let mut missing = BTreeSet::new();
+    for (id, record) in
+        table.iter().filter(|(id, record)| record.state == SplitState::Listed && !listed.contains(id))
+    {
+        if id.creation() != creation {
+            merge.put.push((id.clone(), gone(record, at)));
+            merge.buried.push(id.clone());
+            continue;
+        }
+        if remembered.missing.contains(id) {
+            merge.ask.push(id.clone());
+        }
+        missing.insert(id.clone());
+    }
+    remembered.missing = missing;
+    merge
+}
+
+/// The tombstones of splits that the service itself calls gone.
+#[must_use]
+pub fn bury(table: &Table, confirmed: &[SplitId], at: Timestamp) -> Vec<(SplitId, SplitRecord)> {
+    confirmed
+        .iter()
+        .filter_map(|id| Some((id.clone(), table.get(id)?)))
+        .filter(|(_, record)| record.state == SplitState::Listed)
+        .map(|(id, record)| (id, gone(record, at)))
+        .collect()
+}
+
+/// A split that is gone before a sink was through with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// The sink that misses records, perhaps.
+    pub sink: ObjectId,
+    /// The split that is gone.
+    pub split: SplitId,
+}
+
+/// The sinks that had not passed these splits of `source` when they went (S7): one `DataLoss` event each. Ask it once, with
+/// the splits that [`bury`] or [`Merge::buried`] named.
+#[must_use]
+pub fn losses(desired: &Desired, observed: &Observed, source: ObjectId, gone: &[SplitId]) -> Vec<Loss> {
+    let mut losses = Vec::new();
+    for (sink, _) in desired.sinks.iter().filter(|(_, sink)| sink.source == source && !sink.dropping) {
+        for split in gone {
+            let task = model::TaskId { sink: *sink, split: split.clone() };
+            let ended = observed.checkpoints.get(&task).is_some_and(|c| c.value.position.is_end());
+            if !ended {
+                losses.push(Loss { sink: *sink, split: split.clone() });
+            }
+        }
+    }
+    losses
+}
+
+fn new_record(split: &Split, start: StartFrom, at: Timestamp) -> SplitRecord {
+    SplitRecord {
+        parents: split.parents.iter().map(|parent| parent.name().to_owned()).collect(),
+        range: split.range,
+        start,
+        state: SplitState::Listed,
+        closed: split.closed,
+        discovered_at: at,
+    }
+}
+
+fn gone(record: &SplitRecord, at: Timestamp) -> SplitRecord {
+    SplitRecord { state: SplitState::Gone { at }, closed: true, ..record.clone() }
+}
