@@ -2,7 +2,10 @@
 //! tried by the million.
 
 pub mod assign;
+pub mod ack;
 pub mod backoff;
+pub mod batch;
+pub mod outbox;
 pub mod checkpoint;
 pub mod gate;
 pub mod invariant;

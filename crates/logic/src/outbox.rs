@@ -1,0 +1,386 @@
+//! The heart of ordered delivery, alike for all sinks: which rows may be sent now, and what becomes of them.
+//!
+//! The writer of a task pushes rows in the order of their split and asks for requests. The outbox keeps these rules:
+//!
+//! * Nothing after an undelivered row of the same key is sent: a row waits while an earlier row of its key is in another
+//!   request, and when an entry of a request fails, it goes again *with every later row of that request that has its key*,
+//!   before newer rows (I10).
+//! * P12: after an ambiguous attempt, what it carried may still land until the attempt's start + last breath. The first row of
+//!   each key in it may be sent again at once; everything newer of that key waits. That includes later rows of the same
+//!   attempt: destinations take the entries of one request one by one, so an old entry could land alone, after a newer one.
+//! * P8, and `End` as a newer value of every key: [`Outbox::quiet_at`] says when nothing can land any more.
+//! * A request that the destination refused as a whole is halved until the row it refuses stands alone.
+//!
+//! ```text
+//!           next_request                resolve: delivered
+//!  pending ─────────────▶ in flight ─────────────────────────▶ done
+//!     ▲                       │ └──── refused, alone ────────▶ refused (on_error decides)
+//!     └── again, in order ────┘
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use crate::{
+    ack::ChunkId,
+    batch::{Fill, Limits},
+};
+
+/// How rows depend on each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Rows of one key stay in order; `Row::key` says which.
+    Key,
+    /// All rows are one key.
+    Whole,
+    /// Rows are sent as they come.
+    Free,
+}
+
+/// A row on its way, as the writer names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The chunk that it is in.
+    pub chunk: ChunkId,
+    /// Its index in that chunk.
+    pub index: u32,
+    /// Its size.
+    pub bytes: u32,
+    /// Hash of its key; only looked at under [`Order::Key`].
+    pub key: u64,
+}
+
+/// Names a request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct RequestId(u64);
+
+/// Rows to be sent together, in order.
+#[derive(Debug)]
+pub struct Request {
+    /// For [`Outbox::resolve`].
+    pub id: RequestId,
+    /// What to send.
+    pub rows: Vec<Row>,
+}
+
+/// What came of one row that was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It did not land: send it again.
+    Again,
+    /// It may have landed, or may still: send it again and hold back what is newer.
+    Unknown,
+    /// The destination looked at it and refused it.
+    Refused,
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// All rows are durable, except these (index in the request).
+    Answered(Vec<(usize, Failure)>),
+    /// Nothing of it landed or can land.
+    NotSent,
+    /// Any of it may have landed, or may still.
+    Unknown,
+    /// The destination refused it as a whole.
+    Refused,
+}
+
+/// What a resolved request leaves behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Durable.
+    pub done: Vec<Row>,
+    /// Refused by the destination; they have left the outbox.
+    pub refused: Vec<Row>,
+    /// How many rows will be sent again.
+    pub again: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    seq: u64,
+    row: Row,
+    /// Rows of one half of a refused request; zero for all others.
+    group: u32,
+    /// Since when it waits for company; `None` once it was sent.
+    since: Option<Duration>,
+}
+
+/// Rows newer than `upto` wait until `until`.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    upto: u64,
+    until: Duration,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    rows: Vec<Pending>,
+    started: Duration,
+}
+
+/// Rows between the decoder and the destination.
+#[derive(Debug)]
+pub struct Outbox {
+    order: Order,
+    last_breath: Duration,
+    pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    in_flight: HashMap<RequestId, InFlight>,
+    keys_in_flight: HashMap<u64, RequestId>,
+    holds: HashMap<u64, Vec<Hold>>,
+    quiet_at: Duration,
+    lingers_until: Option<Duration>,
+    closing: bool,
+    next_seq: u64,
+    next_request: u64,
+    next_group: u32,
+}
+
+impl Outbox {
+    /// An empty one. `last_breath`: how long after its start an attempt of unknown outcome may land.
+    #[must_use]
+    pub fn new(order: Order, last_breath: Duration) -> Self {
+        Self {
+            order,
+            last_breath,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            in_flight: HashMap::new(),
+            keys_in_flight: HashMap::new(),
+            holds: HashMap::new(),
+            quiet_at: Duration::ZERO,
+            lingers_until: None,
+            closing: false,
+            next_seq: 0,
+            next_request: 0,
+            next_group: 1,
+        }
+    }
+
+    /// The next row of the split.
+    pub fn push(&mut self, row: Row, now: Duration) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.pending_bytes += u64::from(row.bytes);
+        self.pending.push_back(Pending { seq, row, group: 0, since: Some(now) });
+    }
+
+    /// Nothing more is coming: rows no longer wait for company.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Rows that wait to be sent.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// When the last attempt of unknown outcome can land no more: `End` and `drained` wait for it, and for
+    /// [`Outbox::in_flight`] to be zero.
+    #[must_use]
+    pub fn quiet_at(&self) -> Duration {
+        self.quiet_at
+    }
+
+    /// When asking again may give a request that time alone held back.
+    #[must_use]
+    pub fn wake_at(&self, now: Duration) -> Option<Duration> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let holds = self.holds.values().flatten().map(|hold| hold.until).filter(|until| *until > now);
+        holds.chain(self.lingers_until).min()
+    }
+
+    /// The longest run of rows that may be sent now, within the limits; `None` if every row has to wait. The attempt counts
+    /// as started now.
+    pub fn next_request(&mut self, limits: &Limits, now: Duration) -> Option<Request> {
+        self.lingers_until = None;
+        if self.pending.is_empty() || (self.order == Order::Whole && !self.in_flight.is_empty()) {
+            return None;
+        }
+        self.forget_holds(now);
+        let id = RequestId(self.next_request);
+        let rows = self.take(id, limits, now);
+        if rows.is_empty() {
+            return None;
+        }
+        self.next_request += 1;
+        let request = Request { id, rows: rows.iter().map(|p| p.row).collect() };
+        self.in_flight.insert(id, InFlight { rows, started: now });
+        Some(request)
+    }
+
+    fn take(&mut self, id: RequestId, limits: &Limits, now: Duration) -> Vec<Pending> {
+        let (mut taken, mut passed): (Vec<Pending>, Vec<Pending>) = (Vec::new(), Vec::new());
+        let mut fill = Fill::default();
+        while let Some(next) = self.pending.front().copied() {
+            if self.is_held(&next, id, now) {
+                if self.order == Order::Whole {
+                    break;
+                }
+                self.pending.pop_front();
+                passed.push(next);
+                continue;
+            }
+            let other_group = taken.first().is_some_and(|first| first.group != next.group);
+            if other_group || (taken.is_empty() && self.lingers(&next, limits, now)) {
+                break;
+            }
+            if !fill.take(next.row.bytes, limits) {
+                break;
+            }
+            self.pending.pop_front();
+            self.pending_bytes -= u64::from(next.row.bytes);
+            if self.order == Order::Key {
+                self.keys_in_flight.insert(next.row.key, id);
+            }
+            taken.push(next);
+        }
+        for held in passed.into_iter().rev() {
+            self.pending.push_front(held);
+        }
+        taken
+    }
+
+    fn is_held(&self, pending: &Pending, request: RequestId, now: Duration) -> bool {
+        let key = match self.order {
+            Order::Free => return false,
+            Order::Whole => 0,
+            Order::Key => pending.row.key,
+        };
+        let elsewhere = self.keys_in_flight.get(&key).is_some_and(|other| *other != request);
+        let ambiguous = || {
+            let holds = self.holds.get(&key).map_or(&[][..], Vec::as_slice);
+            holds.iter().any(|hold| pending.seq > hold.upto && hold.until > now)
+        };
+        elsewhere || (!self.holds.is_empty() && ambiguous())
+    }
+
+    fn lingers(&mut self, first: &Pending, limits: &Limits, now: Duration) -> bool {
+        let Some(until) = first.since.map(|since| since + limits.linger) else { return false };
+        let waits = !self.closing && until > now && !limits.filled_by(self.pending.len(), self.pending_bytes);
+        self.lingers_until = waits.then_some(until);
+        waits
+    }
+
+    /// Says what came of a request. Rows to be sent again are pending at their old place.
+    pub fn resolve(&mut self, id: RequestId, outcome: &Outcome) -> Resolved {
+        let Some(InFlight { rows, started }) = self.in_flight.remove(&id) else { return Resolved::default() };
+        if self.order == Order::Key {
+            for pending in &rows {
+                self.keys_in_flight.remove(&pending.row.key);
+            }
+        }
+        let until = started + self.last_breath;
+        match outcome {
+            Outcome::Answered(failed) if failed.is_empty() => {
+                Resolved { done: rows.iter().map(|p| p.row).collect(), ..Resolved::default() }
+            }
+            Outcome::Answered(failed) => self.answered(&rows, failed, until),
+            Outcome::NotSent => self.again(rows),
+            Outcome::Unknown => {
+                for pending in &rows {
+                    self.hold(pending, until);
+                }
+                self.again(rows)
+            }
+            Outcome::Refused if rows.len() == 1 => {
+                Resolved { refused: rows.iter().map(|p| p.row).collect(), ..Resolved::default() }
+            }
+            Outcome::Refused => self.halve(rows),
+        }
+    }
+
+    fn answered(&mut self, rows: &[Pending], failed: &[(usize, Failure)], until: Duration) -> Resolved {
+        let failed: HashMap<usize, Failure> = failed.iter().copied().collect();
+        let (mut resolved, mut again) = (Resolved::default(), Vec::new());
+        let mut stuck: HashSet<u64> = HashSet::new();
+        for (index, pending) in rows.iter().enumerate() {
+            let key = self.key(pending);
+            match failed.get(&index) {
+                Some(Failure::Refused) => resolved.refused.push(pending.row),
+                Some(failure) => {
+                    if *failure == Failure::Unknown {
+                        self.hold(pending, until);
+                    }
+                    stuck.extend(key);
+                    again.push(*pending);
+                }
+                None if key.is_some_and(|key| stuck.contains(&key)) => again.push(*pending),
+                None => resolved.done.push(pending.row),
+            }
+        }
+        Resolved { again: self.again(again).again, ..resolved }
+    }
+
+    fn key(&self, pending: &Pending) -> Option<u64> {
+        match self.order {
+            Order::Free => None,
+            Order::Whole => Some(0),
+            Order::Key => Some(pending.row.key),
+        }
+    }
+
+    /// An attempt that carried this row may land until `until`: newer rows of its key wait.
+    fn hold(&mut self, pending: &Pending, until: Duration) {
+        self.quiet_at = self.quiet_at.max(until);
+        let Some(key) = self.key(pending) else { return };
+        let holds = self.holds.entry(key).or_default();
+        let new = Hold { upto: pending.seq, until };
+        let stricter = |a: &Hold, b: &Hold| a.upto <= b.upto && a.until >= b.until;
+        if !holds.iter().any(|old| stricter(old, &new)) {
+            holds.retain(|old| !stricter(&new, old));
+            holds.push(new);
+        }
+    }
+
+    fn forget_holds(&mut self, now: Duration) {
+        if !self.holds.is_empty() && self.quiet_at <= now {
+            self.holds.clear();
+        }
+    }
+
+    fn halve(&mut self, mut rows: Vec<Pending>) -> Resolved {
+        let half = rows.len() / 2;
+        for (index, pending) in rows.iter_mut().enumerate() {
+            pending.group = self.next_group.wrapping_add(u32::from(index >= half)).max(1);
+        }
+        self.next_group = self.next_group.wrapping_add(2).max(1);
+        self.again(rows)
+    }
+
+    /// Puts rows back where they were: before everything newer.
+    fn again(&mut self, rows: Vec<Pending>) -> Resolved {
+        let again = rows.len();
+        let Some(newest) = rows.last().map(|last| last.seq) else { return Resolved::default() };
+        let mut front: Vec<Pending> = Vec::with_capacity(again);
+        while self.pending.front().is_some_and(|p| p.seq < newest) {
+            front.extend(self.pending.pop_front());
+        }
+        for mut pending in rows {
+            pending.since = None;
+            self.pending_bytes += u64::from(pending.row.bytes);
+            front.push(pending);
+        }
+        front.sort_unstable_by_key(|p| p.seq);
+        for pending in front.into_iter().rev() {
+            self.pending.push_front(pending);
+        }
+        Resolved { again, ..Resolved::default() }
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+//! The outbox against the examples of the delivery rules and against a destination that does its worst.
+
+use super::*;
+use proptest::prelude::*;
+
+const NOW: Duration = Duration::ZERO;
+const BREATH: Duration = Duration::from_secs(6);
+const LIMITS: Limits = Limits { rows: 5, bytes: 1000, linger: Duration::ZERO };
+
+fn row(index: u32, key: u64) -> Row {
+    Row { chunk: ChunkId(0), index, bytes: 10, key }
+}
+
+fn outbox(order: Order, keys: &[u64]) -> Outbox {
+    let mut outbox = Outbox::new(order, BREATH);
+    for (index, key) in keys.iter().enumerate() {
+        outbox.push(row(u32::try_from(index).unwrap(), *key), NOW);
+    }
+    outbox
+}
+
+fn next(outbox: &mut Outbox, now: Duration) -> Option<(RequestId, Vec<u32>)> {
+    let request = outbox.next_request(&LIMITS, now)?;
+    Some((request.id, request.rows.iter().map(|r| r.index).collect()))
+}
+
+fn indexes(rows: &[Row]) -> Vec<u32> {
+    rows.iter().map(|r| r.index).collect()
+}
+
+#[test]
+fn only_the_failed_entry_is_sent_again() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5]);
+    let (id, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1, 2, 3, 4]);
+    let resolved = outbox.resolve(id, &Outcome::Answered(vec![(1, Failure::Again)]));
+    assert_eq!((indexes(&resolved.done), resolved.again), (vec![0, 2, 3, 4], 1));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [1]);
+}
+
+#[test]
+fn a_later_entry_of_a_failed_key_is_sent_again_after_it() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 2, 5]);
+    let (id, _) = next(&mut outbox, NOW).unwrap();
+    let resolved = outbox.resolve(id, &Outcome::Answered(vec![(1, Failure::Again)]));
+    assert_eq!(indexes(&resolved.done), [0, 2, 4]);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [1, 3]);
+}
+
+#[test]
+fn without_order_only_the_failed_entry_goes_again_whatever_its_key() {
+    let mut outbox = outbox(Order::Free, &[1, 2, 3, 2, 5]);
+    let (id, _) = next(&mut outbox, NOW).unwrap();
+    outbox.resolve(id, &Outcome::Answered(vec![(1, Failure::Again)]));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [1]);
+}
+
+#[test]
+fn a_key_in_flight_holds_back_its_later_rows_and_no_others() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5, 1, 6, 1]);
+    let (first, _) = next(&mut outbox, NOW).unwrap();
+    let (second, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [6]);
+    assert!(next(&mut outbox, NOW).is_none());
+    outbox.resolve(first, &Outcome::Answered(vec![]));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [5, 7]);
+    outbox.resolve(second, &Outcome::Answered(vec![]));
+}
+
+#[test]
+fn as_one_key_there_is_one_request_at_a_time() {
+    let mut outbox = outbox(Order::Whole, &[0; 7]);
+    let (id, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1, 2, 3, 4]);
+    assert!(next(&mut outbox, NOW).is_none());
+    let resolved = outbox.resolve(id, &Outcome::Answered(vec![(2, Failure::Again)]));
+    assert_eq!(indexes(&resolved.done), [0, 1]);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_returns_goes_before_what_is_newer_in_any_order_of_answers() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    let (a, _) = next(&mut outbox, NOW).unwrap();
+    let (b, _) = next(&mut outbox, NOW).unwrap();
+    outbox.resolve(a, &Outcome::NotSent);
+    outbox.resolve(b, &Outcome::Answered(vec![(0, Failure::Again)]));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [0, 1, 2, 3, 4]);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [5, 10]);
+}
+
+#[test]
+fn newer_rows_of_an_ambiguous_key_wait_for_the_last_breath() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5, 1, 6]);
+    let (id, _) = next(&mut outbox, NOW).unwrap();
+    outbox.resolve(id, &Outcome::Unknown);
+    assert_eq!(outbox.quiet_at(), BREATH);
+    let (id, rows) = next(&mut outbox, Duration::from_secs(1)).unwrap();
+    assert_eq!(rows, [0, 1, 2, 3, 4], "the same rows may go again at once");
+    outbox.resolve(id, &Outcome::Answered(vec![]));
+    assert_eq!(next(&mut outbox, Duration::from_secs(1)).unwrap().1, [6], "another key goes on");
+    assert!(next(&mut outbox, Duration::from_secs(5)).is_none());
+    assert_eq!(outbox.wake_at(Duration::from_secs(5)), Some(BREATH));
+    assert_eq!(next(&mut outbox, BREATH).unwrap().1, [5]);
+}
+
+#[test]
+fn an_entry_of_unknown_outcome_holds_back_even_its_neighbour() {
+    let mut outbox = outbox(Order::Key, &[1, 1, 2]);
+    let (id, _) = next(&mut outbox, NOW).unwrap();
+    let resolved = outbox.resolve(id, &Outcome::Answered(vec![(0, Failure::Unknown)]));
+    assert_eq!(indexes(&resolved.done), [2]);
+    let (id, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0]);
+    outbox.resolve(id, &Outcome::Answered(vec![]));
+    assert!(next(&mut outbox, Duration::from_secs(5)).is_none());
+    assert_eq!(next(&mut outbox, BREATH).unwrap().1, [1]);
+}
+
+#[test]
+fn a_refused_request_is_halved_until_the_bad_row_stands_alone() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5]);
+    let (mut requests, mut refused) = (0, vec![]);
+    while let Some((id, rows)) = next(&mut outbox, NOW) {
+        requests += 1;
+        let outcome = if rows.contains(&3) { Outcome::Refused } else { Outcome::Answered(vec![]) };
+        refused.extend(indexes(&outbox.resolve(id, &outcome).refused));
+    }
+    assert_eq!(refused, [3]);
+    assert!(requests <= 7, "{requests} requests");
+}
+
+#[test]
+fn the_first_row_waits_for_company_but_not_for_ever() {
+    let limits = Limits { linger: Duration::from_millis(50), ..LIMITS };
+    let mut outbox = outbox(Order::Key, &[1, 2]);
+    assert!(outbox.next_request(&limits, Duration::from_millis(49)).is_none());
+    assert_eq!(outbox.wake_at(Duration::from_millis(49)), Some(Duration::from_millis(50)));
+    assert_eq!(outbox.next_request(&limits, Duration::from_millis(50)).unwrap().rows.len(), 2);
+    outbox.push(row(2, 3), Duration::from_millis(60));
+    assert!(outbox.next_request(&limits, Duration::from_millis(60)).is_none());
+    outbox.close();
+    assert_eq!(outbox.next_request(&limits, Duration::from_millis(60)).unwrap().rows.len(), 1);
+}
+
+/// What the destination does with the next request.
+#[derive(Clone, Debug)]
+enum Fate {
+    Take,
+    /// Entries whose bit is set fail; those of the second mask with unknown outcome, landing later if the third says so.
+    Some {
+        fail: u32,
+        unknown: u32,
+        late: u32,
+        delay: u64,
+    },
+    Nothing,
+    /// Nobody says; entries of the mask land after the delay, each or not at all.
+    Unknown {
+        land: u32,
+        delay: u64,
+    },
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        3 => Just(Fate::Take),
+        2 => (any::<u32>(), any::<u32>(), any::<u32>(), 0_u64..6000)
+            .prop_map(|(fail, unknown, late, delay)| Fate::Some { fail, unknown, late, delay }),
+        1 => Just(Fate::Nothing),
+        3 => (any::<u32>(), 0_u64..6000).prop_map(|(land, delay)| Fate::Unknown { land, delay }),
+    ]
+}
+
+/// Something that landed: when, what, and what else its request carried.
+struct Landed {
+    at: u64,
+    row: Row,
+    beside: Vec<u32>,
+}
+
+/// A destination that keeps what landed. Like the real ones it takes the entries of a request one by one.
+#[derive(Default)]
+struct World {
+    landed: Vec<Landed>,
+    done: HashSet<u32>,
+}
+
+impl World {
+    fn land(&mut self, at: u64, rows: &[Row], which: impl Fn(usize) -> bool) {
+        let beside = indexes(rows);
+        let landing = rows.iter().enumerate().filter(|(i, _)| which(*i));
+        self.landed.extend(landing.map(|(_, row)| Landed { at, row: *row, beside: beside.clone() }));
+    }
+
+    fn answer(&mut self, now: u64, started: u64, rows: &[Row], fate: &Fate) -> Outcome {
+        let bit = |mask: u32, i: usize| mask >> (i % 32) & 1 == 1;
+        match *fate {
+            Fate::Take => {
+                self.land(now, rows, |_| true);
+                Outcome::Answered(vec![])
+            }
+            Fate::Some { fail, unknown, late, delay } => {
+                self.land(now, rows, |i| !bit(fail, i));
+                self.land(now.max(started + delay), rows, |i| {
+                    bit(fail, i) && bit(unknown, i) && bit(late, i)
+                });
+                let failure = |i| if bit(unknown, i) { Failure::Unknown } else { Failure::Again };
+                let failed = (0..rows.len()).filter(|i| bit(fail, *i)).map(|i| (i, failure(i)));
+                Outcome::Answered(failed.collect())
+            }
+            Fate::Nothing => Outcome::NotSent,
+            Fate::Unknown { land, delay } => {
+                self.land(started + delay, rows, |i| bit(land, i));
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Per key in the order of landing: a first delivery skips nothing but what its own request carried, and the last
+    /// record of a key is its newest.
+    fn check(mut self, keys: &[u64]) {
+        self.landed.sort_by_key(|l| l.at);
+        let mut landed: HashSet<u32> = HashSet::new();
+        let mut last: HashMap<u64, u32> = HashMap::new();
+        for Landed { at, row, beside } in &self.landed {
+            let older = (0..row.index).filter(|i| keys[*i as usize] == row.key);
+            let skipped: Vec<u32> = older.filter(|i| !landed.contains(i) && !beside.contains(i)).collect();
+            assert!(skipped.is_empty(), "{row:?} landed at {at} before {skipped:?}");
+            landed.insert(row.index);
+            last.insert(row.key, row.index);
+        }
+        for (key, row) in last {
+            let newest = keys.iter().rposition(|k| *k == key).unwrap();
+            assert_eq!(row as usize, newest, "an old value of key {key} landed last");
+        }
+    }
+}
+
+fn run(order: Order, keys: &[u64], fates: &[Fate], picks: &[usize]) {
+    let mut outbox = outbox(order, keys);
+    let (mut world, mut now) = (World::default(), 0_u64);
+    let (mut fates, mut picks) = (fates.iter(), picks.iter().cycle());
+    let mut open: Vec<(u64, Request)> = vec![];
+    let at = Duration::from_millis;
+    loop {
+        while open.len() < 3
+            && let Some(request) = outbox.next_request(&LIMITS, at(now))
+        {
+            open.push((now, request));
+        }
+        if open.is_empty() {
+            match outbox.wake_at(at(now)) {
+                Some(wake) => now = u64::try_from(wake.as_millis()).unwrap(),
+                None => break,
+            }
+            continue;
+        }
+        let (started, request) = open.swap_remove(picks.next().unwrap_or(&0) % open.len());
+        let outcome = world.answer(now, started, &request.rows, fates.next().unwrap_or(&Fate::Take));
+        let resolved = outbox.resolve(request.id, &outcome);
+        world.done.extend(resolved.done.iter().map(|r| r.index));
+        now += 10;
+    }
+    assert_eq!((outbox.pending(), outbox.in_flight()), (0, 0));
+    assert_eq!(world.done.len(), keys.len(), "lost");
+    for landed in &world.landed {
+        assert!(landed.at < now || at(landed.at) <= outbox.quiet_at(), "something lands after all is quiet");
+    }
+    if order != Order::Free {
+        world.check(keys);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// I10 and P12: nothing is lost, keys stay in order, and no late landing ends up after a newer value of its key.
+    #[test]
+    fn nothing_is_lost_and_keys_stay_in_order(
+        keys in prop::collection::vec(0_u64..6, 1..40),
+        fates in prop::collection::vec(fate(), 0..40),
+        picks in prop::collection::vec(0_usize..3, 1..20),
+        order in prop_oneof![4 => Just(Order::Key), 2 => Just(Order::Whole), 1 => Just(Order::Free)],
+    ) {
+        let keys = if order == Order::Whole { vec![0; keys.len()] } else { keys };
+        run(order, &keys, &fates, &picks);
+    }
+}
