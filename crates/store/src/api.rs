@@ -1,17 +1,18 @@
 //! The contract of a metadata store.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
 /// A revision of the store: grows by one with each commit that writes.
 pub type Revision = u64;
 
-/// The largest number of guards plus writes in one commit: etcd's default limit.
+/// The largest number of guards, and the largest number of writes, in one commit: etcd's default `--max-txn-ops`, which it
+/// applies to each list by itself. A checkpoint transaction of 126 tasks has 128 guards (leader, lane, assignments).
 pub const COMMIT_OPS_MAX: usize = 128;
 
 /// A key: `/{cluster}/kind/…`.
@@ -100,6 +101,16 @@ pub enum Write {
     Delete(Key),
 }
 
+impl Write {
+    /// The key it changes.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(key, _) | Self::PutLeased(key, _, _) | Self::Delete(key) => key,
+        }
+    }
+}
+
 /// Identity of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LeaseId(pub i64);
@@ -111,6 +122,34 @@ pub enum Commit {
     Done(Revision),
     /// A guard did not hold and nothing was written: the guarded keys as they stand now.
     Lost(Snapshot),
+}
+
+/// What every store refuses before it looks at the data, so that a commit that works on one works on the other.
+///
+/// # Errors
+/// `Config`, saying which rule is broken.
+pub(crate) fn check(guards: &[Guard], writes: &[Write]) -> Result<()> {
+    let refuse = |what: String| Err(Error::new(ErrorKind::Config, what));
+    if guards.len() > COMMIT_OPS_MAX || writes.len() > COMMIT_OPS_MAX {
+        let (g, w) = (guards.len(), writes.len());
+        return refuse(format!("commit has {g} guards and {w} writes, at most {COMMIT_OPS_MAX} of each"));
+    }
+    let mut seen = HashSet::with_capacity(guards.len().max(writes.len()));
+    for guard in guards {
+        if !seen.insert(guard.key()) {
+            return refuse(format!("commit guards key `{}` twice", guard.key()));
+        }
+        if matches!(guard, Guard::Unchanged(_, 0) | Guard::Created(_, 0)) {
+            return refuse(format!("guard of key `{}` names revision 0, use absent", guard.key()));
+        }
+    }
+    seen.clear();
+    for write in writes {
+        if !seen.insert(write.key()) {
+            return refuse(format!("commit writes key `{}` twice", write.key()));
+        }
+    }
+    Ok(())
 }
 
 /// How large the store is and whether it complains.
@@ -134,7 +173,7 @@ pub trait MetadataStore: Send + Sync {
     /// Wakes when something under `prefix` may have changed; says nothing about what. Wakes after a break too.
     async fn watch(&self, prefix: &Key) -> Result<BoxStream<'static, ()>>;
     /// Applies all writes if every guard holds, else nothing and says how the guarded keys stand now.
-    /// At most [`COMMIT_OPS_MAX`] guards plus writes.
+    /// At most [`COMMIT_OPS_MAX`] guards and as many writes; no key twice among either.
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit>;
     /// A lease that ends after `ttl` without [`MetadataStore::keep_alive`]; its keys go with it.
     async fn lease(&self, ttl: Duration) -> Result<LeaseId>;

@@ -37,4 +37,18 @@ impl Error {
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), ambiguous: false, source: None }
     }
+
+    /// With what caused it.
+    #[must_use]
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error, of a write that may have been applied.
+    #[must_use]
+    pub(crate) fn ambiguous(mut self) -> Self {
+        self.ambiguous = true;
+        self
+    }
 }

@@ -207,6 +207,7 @@ mod tests {
             serial,
             caught_up_at: None,
             records: 9,
+            run_records: 4,
             at: Timestamp(3),
         }
     }
