@@ -64,12 +64,11 @@ impl Pending {
         if observed.assignments.get(&moved.task).is_none_or(|(epoch, _)| *epoch != moved.epoch) {
             return Verdict::Fenced;
         }
-        if let Some(checkpoint) = observed.checkpoints.get(&moved.task).map(|stored| &stored.value) {
-            if checkpoint.position.is_end()
-                || (checkpoint.epoch, checkpoint.serial) >= (moved.epoch, moved.serial)
-            {
-                return Verdict::Durable;
-            }
+        let durable = observed.checkpoints.get(&moved.task).map(|stored| &stored.value);
+        let behind =
+            |c: &Checkpoint| c.position.is_end() || (c.epoch, c.serial) >= (moved.epoch, moved.serial);
+        if durable.is_some_and(behind) {
+            return Verdict::Durable;
         }
         match self.tasks.get(&moved.task) {
             Some(known) if (known.epoch, known.serial) >= (moved.epoch, moved.serial) => {}

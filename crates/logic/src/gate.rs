@@ -140,6 +140,20 @@ impl Heard {
         }
     }
 
+    /// A predecessor, with what was heard of its end in the meantime.
+    #[must_use]
+    pub fn as_heard(&self, task: &TaskId, run: Predecessor) -> Predecessor {
+        let release = match (self.releases.get(&(task.clone(), run.epoch)), run.release) {
+            (Some(released), _) if released.drained => Release::Drained,
+            (Some(_), _) => Release::Stopped,
+            (None, Release::No) if self.superseded_at(&run.process, &run.instance).is_some() => {
+                Release::Stopped
+            }
+            (None, release) => release,
+        };
+        Predecessor { release, ..run }
+    }
+
     /// The moment after which nothing of this run can land any more (P10). It may move while more is heard.
     #[must_use]
     pub fn moment(&self, task: &TaskId, run: &Predecessor, timing: &Timing) -> Duration {
@@ -158,6 +172,13 @@ impl Heard {
             }
         }
     }
+}
+
+/// A run as the predecessor of the next (P9).
+#[must_use]
+pub fn predecessor(epoch: Epoch, run: &Assignment, release: Release) -> Predecessor {
+    let (worker, process, instance) = (run.worker.clone(), run.process.clone(), run.instance.clone());
+    Predecessor { worker, process, instance, epoch, release }
 }
 
 /// How long from now a new owner may neither write nor ack anything, `End` included (P10). Zero is an open gate. Sinks that

@@ -6,9 +6,9 @@
 mod coverage;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::{ObjectId, SplitId, SplitRecord, SplitState, TaskId, Timestamp};
+use model::{ObjectId, SplitId, SplitRecord, SplitState, TaskId};
 
 pub use coverage::{holes, unlisted};
 pub use merge::{Loss, Merge, Remembered, bury, losses, merge};
@@ -43,54 +43,50 @@ pub fn standing(
     split: &SplitId,
 ) -> Option<Standing> {
     let record = table.get(split)?;
-    let view = View { table, observed, id };
-    if view.ended(split) {
+    if ended(observed, id, split) {
         return Some(Standing::Done);
     }
     if let SplitState::Gone { at } = record.state {
-        return Some(Standing::Gone { lost: lost(at, sink) });
+        return Some(Standing::Gone { lost: sink.created_at < at });
     }
-    let mut waits = Vec::new();
-    view.unfinished_parents(record, split, &mut waits);
-    waits.sort();
-    waits.dedup();
+    let waits = unfinished_parents(table, observed, id, (split, record));
     Some(if waits.is_empty() { Standing::Ready } else { Standing::WaitsFor(waits) })
 }
 
-fn lost(gone_at: Timestamp, sink: &DesiredSink) -> bool {
-    sink.created_at < gone_at
+fn ended(observed: &Observed, sink: ObjectId, split: &SplitId) -> bool {
+    let task = TaskId { sink, split: split.clone() };
+    observed.checkpoints.get(&task).is_some_and(|c| c.value.position.is_end())
 }
 
-struct View<'a> {
-    table: &'a Table,
-    observed: &'a Observed,
-    id: ObjectId,
-}
-
-impl View<'_> {
-    fn task(&self, split: &SplitId) -> TaskId {
-        TaskId { sink: self.id, split: split.clone() }
-    }
-
-    fn ended(&self, split: &SplitId) -> bool {
-        self.observed.checkpoints.get(&self.task(split)).is_some_and(|c| c.value.position.is_end())
-    }
-
-    /// A parent holds its children back while it is listed and not ended, or gone while a run of it may still deliver what
-    /// it had read. A gone parent passes the question on to its own parents: nothing may overtake those either.
-    fn unfinished_parents(&self, record: &SplitRecord, split: &SplitId, waits: &mut Vec<SplitId>) {
+/// The splits that a sink must deliver before this one (P15), sorted. A parent holds its children back while it is listed and
+/// not ended, or gone while a run of it may still deliver what it had read. A gone parent passes the question on to its own
+/// parents: nothing may overtake those either. A parent that is not in the table was gone before the source was created.
+#[must_use]
+pub fn unfinished_parents(
+    table: &Table,
+    observed: &Observed,
+    sink: ObjectId,
+    (split, record): (&SplitId, &SplitRecord),
+) -> Vec<SplitId> {
+    let mut unfinished = BTreeSet::new();
+    let mut asked = BTreeSet::new();
+    let mut ask: Vec<(&SplitId, &SplitRecord)> = vec![(split, record)];
+    while let Some((split, record)) = ask.pop() {
         for name in &record.parents {
-            let parent = SplitId::new(split.creation(), name);
-            let Some(record) = self.table.get(&parent) else { continue };
-            if self.ended(&parent) || waits.contains(&parent) {
+            let Some((parent, record)) = table.get_key_value(&SplitId::new(split.creation(), name)) else {
+                continue;
+            };
+            if ended(observed, sink, parent) || !asked.insert(parent) {
                 continue;
             }
             let gone = matches!(record.state, SplitState::Gone { .. });
-            if !gone || self.observed.assignments.contains_key(&self.task(&parent)) {
-                waits.push(parent);
+            let task = TaskId { sink, split: parent.clone() };
+            if gone && !observed.assignments.contains_key(&task) {
+                ask.push((parent, record));
             } else {
-                self.unfinished_parents(record, &parent, waits);
+                unfinished.insert(parent.clone());
             }
         }
     }
+    unfinished.into_iter().collect()
 }

@@ -17,9 +17,12 @@
 //! A run that is over and has no successor keeps its key until its own moment and those of its predecessors have passed, so
 //! that P9 forgets nobody; only then is it unassigned.
 
+mod apply;
 mod catalog;
+mod lanes;
 mod list;
 mod task;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

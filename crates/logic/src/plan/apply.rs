@@ -1,0 +1,79 @@
+//! How the leader's memory changes when an action was carried out. The coordinator and the tests use the same.
+
+use std::time::Duration;
+
+use model::{Checkpoint, Epoch, Release, TaskId};
+
+use super::{Action, Observed, StopReason, Stopping, Stored};
+
+impl Observed {
+    /// The action was carried out: its write landed, for an assignment at the revision that `epoch` names.
+    pub fn apply(&mut self, action: &Action, epoch: Epoch, now: Duration) {
+        match action {
+            Action::Assign(assign) => {
+                let new = &assign.assignment;
+                for old in new.predecessors.iter().filter(|old| old.worker != new.worker) {
+                    if old.release == Release::No {
+                        self.history.left(assign.task.clone(), &old.worker);
+                    }
+                }
+                self.assignments.insert(assign.task.clone(), (epoch, new.clone()));
+                self.prune(&assign.task);
+            }
+            Action::Stop(stop) => {
+                match stop.reason {
+                    StopReason::Move => self.history.moved(stop.task.clone(), now),
+                    StopReason::Drain => self.history.left(stop.task.clone(), &stop.worker),
+                    _ => {}
+                }
+                let order = Stopping { at: now, deadline: stop.deadline, reason: stop.reason };
+                self.stopping.insert((stop.task.clone(), stop.epoch), order);
+            }
+            Action::Unassign { task, .. } => {
+                self.assignments.remove(task);
+                self.reports.remove(task);
+                self.history.forget(task);
+                self.prune(task);
+            }
+            Action::DeleteCheckpoint { task, .. } => {
+                self.checkpoints.remove(task);
+            }
+            Action::DeleteSplit { source, split } => {
+                if let Some(table) = self.splits.get_mut(source) {
+                    table.remove(split);
+                }
+            }
+            Action::DeleteObject { id } => {
+                self.splits.remove(id);
+            }
+        }
+    }
+
+    /// A checkpoint is durable at this revision.
+    pub fn checkpointed(&mut self, task: TaskId, checkpoint: Checkpoint, revision: u64) {
+        self.checkpoints.insert(task, Stored { value: checkpoint, revision });
+    }
+
+    /// Forgets what was heard of runs that no key names any more. What a predecessor list names is kept: it is the evidence
+    /// for a gate.
+    fn prune(&mut self, task: &TaskId) {
+        let current = self.assignments.get(task);
+        let named = |epoch: Epoch| {
+            current.is_some_and(|(newest, run)| {
+                epoch >= *newest || run.predecessors.iter().any(|old| old.epoch == epoch)
+            })
+        };
+        let range = (task.clone(), Epoch::default())
+            ..=(task.clone(), Epoch { generation: u64::MAX, revision: u64::MAX });
+        let old = |epochs: Vec<(TaskId, Epoch)>| epochs.into_iter().filter(|(_, epoch)| !named(*epoch));
+        let releases: Vec<_> =
+            old(self.heard.releases.range(range.clone()).map(|(k, _)| k.clone()).collect()).collect();
+        let stops: Vec<_> = old(self.stopping.range(range).map(|(k, _)| k.clone()).collect()).collect();
+        for key in releases {
+            self.heard.releases.remove(&key);
+        }
+        for key in stops {
+            self.stopping.remove(&key);
+        }
+    }
+}
