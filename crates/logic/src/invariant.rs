@@ -30,7 +30,7 @@ pub struct World<'a> {
 
 /// Looks at the world, and at how it differs from an earlier look of the same term.
 #[must_use]
-pub fn check(world: World<'_>, earlier: Option<World<'_>>, timing: &Timing, now: Duration) -> Vec<Violation> {
+pub fn check(world: World<'_>, earlier: Option<World<'_>>) -> Vec<Violation> {
     let mut violations = Vec::new();
     no_run_before_its_parents(world, &mut violations);
     nothing_left_behind(world, &mut violations);
