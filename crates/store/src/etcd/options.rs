@@ -1,0 +1,100 @@
+//! How to reach an etcd cluster.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{Error, ErrorKind, Result};
+
+/// Where the cluster is and who we are. `Debug` shows no password.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// URLs, `http://host:port` or `https://host:port`, at least one.
+    pub endpoints: Vec<String>,
+    /// The user, if the cluster authenticates.
+    pub user: Option<String>,
+    /// That user's password.
+    pub password: Option<SecretString>,
+    /// PEM file of the authority that signed the servers' certificates; the system's if absent.
+    pub ca: Option<PathBuf>,
+    /// PEM file of our certificate.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+    /// Deadline of every call.
+    pub call_timeout: Duration,
+    /// Deadline of the first one.
+    pub connect_timeout: Duration,
+}
+
+impl EtcdConfig {
+    /// These endpoints, without authentication, default deadlines (3 s a call, 5 s to connect).
+    #[must_use]
+    pub fn new(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            user: None,
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+            call_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
+    pub(super) async fn client_options(&self) -> Result<ConnectOptions> {
+        let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what.to_owned()));
+        if self.endpoints.is_empty() {
+            return refuse("no etcd endpoint is given");
+        }
+        // etcd closes connections that are pinged more often than every 5 s (`--grpc-keepalive-min-time`), or while no call
+        // is open. https://etcd.io/docs/v3.4/op-guide/configuration/
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(self.call_timeout.min(Duration::from_secs(2)))
+            .with_keep_alive(Duration::from_secs(6), Duration::from_secs(3))
+            .with_keep_alive_while_idle(false)
+            .with_tcp_keepalive(Duration::from_secs(30))
+            // A member that lost its cluster says so at once instead of holding our calls and watches.
+            .with_require_leader(true);
+        match (&self.user, &self.password) {
+            (Some(user), Some(password)) => {
+                options = options.with_user(user, password.expose_secret()).with_auto_token_refresh(true);
+            }
+            (None, None) => {}
+            (Some(_), None) => return refuse("etcd user is given without a password"),
+            (None, Some(_)) => return refuse("etcd password is given without a user"),
+        }
+        let tls = self.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        if tls {
+            options = options.with_tls(self.tls().await?);
+        } else if self.ca.is_some() || self.cert.is_some() || self.key.is_some() {
+            return refuse("etcd certificates are given but its endpoints are not https://");
+        }
+        Ok(options)
+    }
+
+    async fn tls(&self) -> Result<TlsOptions> {
+        let mut tls = TlsOptions::new().with_native_roots();
+        if let Some(ca) = &self.ca {
+            tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca).await?));
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                Ok(tls.identity(Identity::from_pem(read(cert).await?, read(key).await?)))
+            }
+            (None, None) => Ok(tls),
+            _ => Err(Error::new(ErrorKind::Config, "etcd certificate and key must be given together")),
+        }
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>> {
+    tokio::fs::read(path).await.map_err(|error| {
+        Error::new(ErrorKind::Config, format!("file `{}` cannot be read: {error}", path.display()))
+    })
+}
