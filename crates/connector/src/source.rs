@@ -62,4 +62,10 @@ pub trait SplitReader: Send {
     /// but returns such an error after a while so that it can be shown; the next call goes on where it was.
     /// Cancel safe: a dropped future loses no record.
     async fn next(&mut self) -> Result<Polled>;
+
+    /// Records that were lost before they could be read, in words, if any since the last call: the position was older than
+    /// what the stream still holds. Asked after each `next`; the caller raises a `DataLoss` event (kinesis.md S7, S8).
+    fn gap(&mut self) -> Option<String> {
+        None
+    }
 }

@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The connectors of this house: one folder each, registered by name. `main` calls [`register_all`] once; tests register
+//! fakes instead.
+
+mod aws;
+pub mod sink;
+pub mod source;
+
+use connector::Registry;
+
+/// Adds every connector that is built in.
+pub fn register_all(registry: &mut Registry) {
+    source::kinesis::register(registry);
+    sink::kinesis::register(registry);
+}

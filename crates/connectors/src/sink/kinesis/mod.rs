@@ -1,0 +1,88 @@
+//! Amazon Kinesis Data Streams as a destination.
+//!
+//! ```sql
+//! CREATE SINK clicks_out FROM clicks
+//! WITH (connector = 'kinesis', stream = 'out', aws.region = 'eu-west-1', primary_key = 'id',
+//!       aws.credentials.access_key_id = '…', aws.credentials.secret_access_key = '…')
+//! FORMAT PLAIN ENCODE JSON KEY ENCODE TEXT;
+//! ```
+//!
+//! * At least once, in the order of each key (`ordered`): `PutRecords` tells of each record what came of it, and only what was
+//!   not stored is sent again.
+//! * The partition key is the encoded `primary_key`: JSON, or the bare text of one column with `KEY ENCODE TEXT`. It has
+//!   1…256 characters; a row whose key has not is refused, never cut or hashed.
+//! * A record may be as large as the stream allows (asked once); a larger one is refused by itself and spoils no other.
+//! * Throttling, internal failures and KMS trouble are waited out, however long.
+
+mod client;
+mod config;
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use connector::{
+    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run, Sink, SinkKind,
+    SinkWriter,
+};
+use formats::MessageEncoder;
+use model::{Encode, Format, Options, SinkSpec, TaskId};
+
+use self::{client::Client, config::Config, writer::Writer};
+
+/// The value of `connector`.
+pub const NAME: &str = "kinesis";
+
+/// Adds the sink to the registry.
+pub fn register(registry: &mut Registry) {
+    registry.add_sink(SinkKind {
+        name: NAME,
+        options: &config::OPTIONS,
+        formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
+        format_required: true,
+        key: KeyRule::Required("kinesis sink requires partition key (please define in `primary_key` field)"),
+        limits: BatchLimits {
+            rows: writer::REQUEST_RECORDS,
+            bytes: writer::REQUEST_BYTES,
+            linger: Duration::from_millis(50),
+        },
+        build,
+    });
+}
+
+fn build(spec: &SinkSpec, options: &Options) -> Result<Arc<dyn Sink>, OptionError> {
+    let config = Config::read(options)?;
+    // An encoder is made here once, so that a clause that cannot be carried out is refused before anything runs.
+    MessageEncoder::new(spec).map_err(|e| OptionError::config(e.to_string()))?;
+    let shared = Shared { client: Client::new(&config), attempt: config.attempt, sink: spec.name.clone() };
+    Ok(Arc::new(Kinesis { shared: Arc::new(shared), spec: spec.clone() }))
+}
+
+/// What the writers of a sink share.
+struct Shared {
+    client: Client,
+    attempt: Duration,
+    sink: String,
+}
+
+struct Kinesis {
+    shared: Arc<Shared>,
+    spec: SinkSpec,
+}
+
+#[async_trait]
+impl Sink for Kinesis {
+    fn capability(&self) -> Capability {
+        Capability { ordered: true, ..Capability::default() }
+    }
+
+    async fn validate(&self) -> Result<()> {
+        self.shared.client.reach().await
+    }
+
+    async fn open(&self, _: &TaskId, _: &Run) -> Result<Box<dyn SinkWriter>> {
+        let encoder =
+            MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
+        Ok(Box::new(Writer { shared: Arc::clone(&self.shared), encoder }))
+    }
+}

@@ -1,0 +1,3 @@
+//! Destinations that can be written to.
+
+pub mod kinesis;

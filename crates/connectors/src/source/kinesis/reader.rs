@@ -1,0 +1,266 @@
+//! The loop of one shard: iterator, read, open, hand out; at the pace the shard allows, with every wait and retry of kinesis.md
+//! 3.4–3.6.
+//!
+//! ```text
+//!            ┌────────── expired, refused, idle 4 min ──────────┐
+//!            ▼                                                  │
+//! place ─ GetShardIterator ─► iterator ─ GetRecords ─► records ─┴─► Records | Idle      (iterator := the answer's next)
+//!                                            │
+//!                                            └─ no next ──────────► Records, then End
+//! ```
+//!
+//! Cancel safe: the place and the iterator move only when an answer is turned into what `next` returns, with no await between.
+//! A read under way lives in the reader, so a dropped `next` does not throw it away either. Any wait is towards a moment that
+//! the reader keeps. There is no task and no thread here: a reader that nobody asks does nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use connector::{Error, ErrorKind, Polled, Result, SplitReader};
+use futures::future::BoxFuture;
+use logic::backoff::Backoff;
+use model::SplitId;
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    client::{Begin, EXPIRED_ITERATOR, INVALID_ARGUMENT},
+    get_records::Answer,
+    meters::Meters,
+    pace::Pace,
+    place::Place,
+};
+
+/// An iterator lives five minutes; one that waited this long (backpressure) is made anew rather than tried.
+const ITERATOR_AGE_MAX: Duration = Duration::from_secs(240);
+/// An error that may heal by itself is shown after so long.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Most records that `GetRecords` gives.
+const LIMIT_MAX: usize = 10_000;
+/// The first answer comes before the size of records is known.
+const LIMIT_FIRST: usize = 2_000;
+/// How large one answer should be at most (kinesis.md 4): memory is reserved by it.
+const ANSWER_AIM: usize = 4 << 20;
+/// Empty answers at lag 0 after which the reader slows down.
+const EMPTY_BEFORE_IDLE: u32 = 5;
+/// Empty answers in a row with growing lag that look like a throttle which the service does not admit.
+const GROWING_BEFORE_HIDDEN: u32 = 3;
+
+struct Iterator {
+    token: String,
+    made: Instant,
+}
+
+/// Reads one shard.
+pub(crate) struct Reader {
+    shared: Arc<Shared>,
+    split: SplitId,
+    pace: Arc<Pace>,
+    meters: Meters,
+    place: Place,
+    iterator: Option<Iterator>,
+    /// A read under way, and when it began.
+    call: Option<(Instant, BoxFuture<'static, Result<Answer>>)>,
+    ended: bool,
+    not_before: Instant,
+    backoff: Backoff,
+    failing_since: Option<Instant>,
+    /// Iterators that expired since the last answer.
+    expired: u32,
+    empty: u32,
+    growing: u32,
+    behind: Duration,
+    record_bytes: usize,
+    gap: Option<String>,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, split: SplitId, pace: Arc<Pace>, place: Place) -> Self {
+        let config = &shared.config;
+        let backoff = Backoff::new(config.retry, config.access.limits.backoff_cap);
+        Self {
+            meters: Meters::new(shared.client.stream(), split.name()),
+            shared,
+            split,
+            pace,
+            place,
+            iterator: None,
+            call: None,
+            ended: false,
+            not_before: Instant::now(),
+            backoff,
+            failing_since: None,
+            expired: 0,
+            empty: 0,
+            growing: 0,
+            behind: Duration::ZERO,
+            record_bytes: ANSWER_AIM / LIMIT_FIRST,
+            gap: None,
+        }
+    }
+
+    /// One attempt at whatever is next; `None` if there is nothing to tell yet.
+    async fn step(&mut self) -> Result<Option<Polled>> {
+        tokio::time::sleep_until(self.not_before).await;
+        if self.call.is_none() {
+            let token = self.iterator().await?;
+            self.pace.before_read().await;
+            let shared = Arc::clone(&self.shared);
+            let limit = (ANSWER_AIM / self.record_bytes.max(1)).clamp(1, LIMIT_MAX);
+            let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+            let read = async move { shared.client.get_records(&token, limit).await };
+            self.call = Some((Instant::now(), Box::pin(read)));
+        }
+        let Some((began, call)) = self.call.as_mut() else { return Ok(None) };
+        let (took, outcome) = (began.elapsed(), call.await);
+        let took = took.max(began.elapsed());
+        self.call = None;
+        match outcome {
+            Ok(answer) => Ok(Some(self.answered(answer, took))),
+            Err(error) => self.read_failed(error).map(|()| None),
+        }
+    }
+
+    async fn iterator(&mut self) -> Result<String> {
+        if let Some(iterator) = &self.iterator {
+            if iterator.made.elapsed() < ITERATOR_AGE_MAX {
+                return Ok(iterator.token.clone());
+            }
+            self.iterator = None;
+        }
+        self.shared.check_creation(&self.split).await?;
+        self.pace.before_iterator().await;
+        match self.shared.client.shard_iterator(self.split.name(), &self.place.from).await {
+            Ok(token) => {
+                self.iterator = Some(Iterator { token: token.clone(), made: Instant::now() });
+                Ok(token)
+            }
+            Err(error) if error.vendor_code() == Some(INVALID_ARGUMENT) => Err(self.refused(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The service does not take the place: too new a moment is waited for, a number that is gone is replaced by the horizon.
+    /// The error that comes back only says "again".
+    fn refused(&mut self, error: Error) -> Error {
+        let (shard, stream) = (&self.split, self.shared.client.stream());
+        let again = |text: String| Error::new(ErrorKind::Unavailable, text).code(INVALID_ARGUMENT);
+        match &self.place.from {
+            // Never evaluated anew: the moment was pinned when the source was created (kinesis.md 3.1).
+            Begin::At(at) => again(format!("stream `{stream}` does not take the start {at} yet: {error}")),
+            Begin::AtNumber(number) | Begin::AfterNumber(number) => {
+                let text = format!(
+                    "shard `{shard}` of stream `{stream}` no longer holds sequence number {number}; reading goes on at its \
+                     oldest record"
+                );
+                if self.place.resumed {
+                    tracing::error!(%shard, stream, number, "records were lost: {text}");
+                    self.gap = Some(text.clone());
+                } else {
+                    tracing::warn!(%shard, stream, number, "{text}");
+                }
+                self.place.give_up();
+                again(text)
+            }
+            Begin::Horizon => error,
+        }
+    }
+
+    fn answered(&mut self, answer: Answer, took: Duration) -> Polled {
+        let Answer { records, bytes, next, behind } = answer;
+        self.backoff.worked();
+        self.failing_since = None;
+        self.expired = 0;
+        self.pace.after_read(bytes);
+        self.meters.answered(took, records.len(), bytes, behind);
+        self.measure(records.len(), bytes, behind.unwrap_or_default());
+        self.ended = next.is_none();
+        self.iterator = next.map(|token| Iterator { token, made: Instant::now() });
+        let records = self.place.take(records);
+        if !records.is_empty() {
+            self.meters.handed_out(records.len());
+            return Polled::Records { records, lag: behind };
+        }
+        if self.ended { Polled::End } else { Polled::Idle { lag: self.behind } }
+    }
+
+    /// Learns from an answer how fast and how much to ask next.
+    fn measure(&mut self, records: usize, bytes: usize, behind: Duration) {
+        if let Some(average) = bytes.checked_div(records) {
+            // Quick up, slow down: too large an answer costs memory, too small a one only a call.
+            self.record_bytes = average.max((self.record_bytes * 3 + average) / 4).max(1);
+            (self.empty, self.growing) = (0, 0);
+        } else {
+            self.empty = if behind.is_zero() { self.empty + 1 } else { 0 };
+            self.growing = if behind > self.behind { self.growing + 1 } else { 0 };
+            if self.growing >= GROWING_BEFORE_HIDDEN {
+                self.growing = 0;
+                self.meters.hidden_throttle();
+                tracing::warn!(shard = %self.split, ?behind, "empty answers while the lag grows: the shard seems throttled");
+            }
+        }
+        self.behind = behind;
+        if self.empty >= EMPTY_BEFORE_IDLE {
+            self.not_before = Instant::now() + self.shared.config.idle;
+        }
+    }
+
+    /// Decides whether a failed read needs a new iterator.
+    fn read_failed(&mut self, error: Error) -> Result<()> {
+        match error.vendor_code() {
+            Some(EXPIRED_ITERATOR) => {
+                self.meters.iterator_expired();
+                self.iterator = None;
+                self.expired += 1;
+                // Once is what backpressure does; again at once means that they do not live long enough to be used.
+                if self.expired > 1 {
+                    return Err(Error::new(ErrorKind::Unavailable, error.to_string()).code(EXPIRED_ITERATOR));
+                }
+                Ok(())
+            }
+            Some(INVALID_ARGUMENT) => {
+                self.iterator = None;
+                Err(Error::new(ErrorKind::Unavailable, error.to_string()).code(INVALID_ARGUMENT))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// After a failure: the wait before the next attempt, and whether it is time to tell.
+    fn failed(&mut self, error: Error) -> Result<()> {
+        let now = Instant::now();
+        let since = *self.failing_since.get_or_insert(now);
+        self.not_before = now + self.backoff.failed(rand::random());
+        let throttled = error.kind() == ErrorKind::Throttled;
+        if throttled {
+            self.meters.throttled();
+        }
+        // Throttles use up no attempt.
+        let patient = throttled || self.backoff.failures() < self.shared.config.patience;
+        if error.is_transient() && patient && now.duration_since(since) < SILENCE_MAX {
+            tracing::debug!(shard = %self.split, %error, "will try again");
+            return Ok(());
+        }
+        Err(error)
+    }
+}
+
+#[async_trait]
+impl SplitReader for Reader {
+    async fn next(&mut self) -> Result<Polled> {
+        loop {
+            if self.ended {
+                return Ok(Polled::End);
+            }
+            match self.step().await {
+                Ok(Some(polled)) => return Ok(polled),
+                Ok(None) => {}
+                Err(error) => self.failed(error)?,
+            }
+        }
+    }
+
+    fn gap(&mut self) -> Option<String> {
+        self.gap.take()
+    }
+}

@@ -1,0 +1,3 @@
+//! Streams that can be read.
+
+pub mod kinesis;
