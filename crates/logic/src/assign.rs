@@ -137,11 +137,12 @@ impl<'a> Table<'a> {
         seat.take(task);
     }
 
-    /// The worker that is emptiest for its capacity; the first by name of those.
+    /// Of the workers with room, the one that is emptiest for its capacity; the first by name of those.
     fn emptiest(&self) -> Option<&'a str> {
         // (tasks + 1) / capacity, compared without division
         self.seats
             .iter()
+            .filter(|(name, _)| self.has_room(name))
             .min_by(|(_, a), (_, b)| {
                 let (a_next, b_next) = (a.tasks.len() as u64 + 1, b.tasks.len() as u64 + 1);
                 (a_next * b.capacity).cmp(&(b_next * a.capacity))
