@@ -11,6 +11,7 @@
 //! counts the lease from a later moment, so nobody else can lead before that. Called by the coordinator.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -83,6 +84,12 @@ impl Term {
     fn confirm(&self, sent: Instant, lease: Duration) {
         let mut until = self.valid_until.lock().expect("no code panics while it holds this lock");
         *until = (*until).max(sent + lease);
+    }
+}
+
+impl fmt::Debug for Leadership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leadership").field("revision", &self.revision).finish_non_exhaustive()
     }
 }
 
