@@ -21,6 +21,9 @@ pub struct SourceKind {
     pub build: fn(&SourceSpec) -> Result<Arc<dyn Source>, OptionError>,
 }
 
+/// Checks the options (the connector's own, second argument) and makes the sink. No I/O.
+pub type BuildSink = fn(&SinkSpec, &Options) -> Result<Arc<dyn Sink>, OptionError>;
+
 /// A kind of sink: what `CREATE SINK … WITH (connector = 'name')` may say, and how one is made.
 #[derive(Clone, Copy)]
 pub struct SinkKind {
@@ -37,7 +40,7 @@ pub struct SinkKind {
     /// How large one write may be.
     pub limits: BatchLimits,
     /// Checks the options (the connector's own, second argument) and makes the sink. No I/O.
-    pub build: fn(&SinkSpec, &Options) -> Result<Arc<dyn Sink>, OptionError>,
+    pub build: BuildSink,
 }
 
 /// Connectors by name.
@@ -89,9 +92,12 @@ impl Registry {
         })
     }
 
-    /// Makes the source of a spec.
+    /// Makes the source of a spec. `dead_letter.*` is the worker's and is not shown to the connector.
     pub fn build_source(&self, spec: &SourceSpec) -> Result<Arc<dyn Source>, OptionError> {
-        (self.source(&spec.connector)?.build)(spec)
+        let kind = self.source(&spec.connector)?;
+        let mut own = spec.clone();
+        own.options = spec.options.iter().filter(|(name, _)| !name.starts_with("dead_letter.")).collect();
+        (kind.build)(&own)
     }
 
     /// Makes the sink of a spec and reads its common options.

@@ -1,1 +1,63 @@
-//! Placeholder.
+//! The SQL surface: text → AST → bound spec, and the expressions of `CREATE SINK … AS SELECT`.
+//!
+//! * [`parse`] turns text into statements. Each dialect has a module (`risingwave`); all share the lexer and the grammar
+//!   of names, types and option lists, so that a further dialect adds a module and one line in [`parse`].
+//! * [`bind_source`] and [`bind_sink`] check a statement against the connectors that exist and make the spec that the
+//!   catalog stores. The coordinator's admin room calls them; they do no I/O.
+//! * [`Projection`] evaluates the `SELECT … WHERE` of a sink on batches. The worker calls it.
+//! * [`source_ddl`] and [`sink_ddl`] print a spec back as a statement, secrets masked (I9).
+//!
+//! Errors carry the SQLSTATE, the place in the text and the nearest right name ([`Error`]).
+
+mod ast;
+mod bind;
+mod error;
+mod grammar;
+mod lexer;
+mod print;
+mod projection;
+mod relation;
+mod risingwave;
+
+pub use ast::{
+    CreateSink, CreateSource, Encoding, FormatSpec, IncludeItem, InspectTarget, ObjectName, OptionEntry,
+    Place, SinkChange, SinkInput, Statement,
+};
+pub use bind::{
+    BoundSink, BoundSource, alter_sink, alter_source, bind_sink, bind_source, check_name, columns_text,
+    format_word,
+};
+pub use error::{Code, Error, Result};
+pub use grammar::data_type;
+pub use print::{sink_ddl, source_ddl};
+pub use projection::Projection;
+pub use relation::{Relation, RowSet, select};
+pub use risingwave::KEYWORDS;
+
+/// One statement of a text, with the part of the text that it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// What it says.
+    pub statement: Statement,
+    /// Where it begins.
+    pub place: Place,
+}
+
+/// Parses statements separated by `;`. Nothing is returned unless all of them parse.
+///
+/// # Errors
+/// The first place that does not parse, with its line and a caret.
+pub fn parse(text: &str) -> Result<Vec<Parsed>> {
+    let mut cursor = lexer::Cursor::new(text)?;
+    let mut statements = Vec::new();
+    loop {
+        while cursor.eat_token(&lexer::Token::SemiColon) {}
+        if cursor.at_end() {
+            return Ok(statements);
+        }
+        let place = cursor.place();
+        let statement = risingwave::statement(&mut cursor)?;
+        cursor.end_of_statement()?;
+        statements.push(Parsed { statement, place });
+    }
+}

@@ -1,0 +1,76 @@
+//! `ALTER … SET ( … )`: options of a spec replaced, and the whole checked again.
+
+use connector::{OptionDef, Registry};
+use model::{Options, SinkSpec, SourceSpec};
+
+use super::{options, sink, source};
+use crate::{Code, Error, OptionEntry, Result};
+
+/// What of a source is fixed when it is created: which stream it is, and where its first listing began.
+const FIXED_SOURCE: &[&str] = &["connector", "stream", "kinesis.stream.name", "stream.arn"];
+
+/// What of a sink is fixed when it is created: what its rows and its order are.
+const FIXED_SINK: &[&str] =
+    &["connector", "primary_key", "type", "force_append_only", "distribution", "snapshot"];
+
+/// The source with these options replaced. The revision is the leader's to raise.
+///
+/// # Errors
+/// An option that is fixed, unknown or wrong.
+pub fn alter_source(spec: &SourceSpec, changes: &[OptionEntry], registry: &Registry) -> Result<SourceSpec> {
+    let mut changed = spec.clone();
+    let kind = registry.source(&spec.connector).map_err(|e| Error::of_option(Code::Config, &e))?;
+    options::refuse_unsupported(changes)?;
+    let collected = options::collect(changes)?;
+    for entry in changes {
+        if FIXED_SOURCE.contains(&entry.name.as_str()) || entry.name.contains("scan.startup.") {
+            return Err(fixed("source", entry));
+        }
+    }
+    let mut plain = collected;
+    if let Some(value) = plain.remove("on_error") {
+        changed.on_error = source::on_error(Some(&value), changes)?;
+    }
+    merge(&mut changed.options, &plain, kind.options);
+    source::dead_letter(registry, &changed.options, changed.on_error, changes)?;
+    source::build(&changed, registry, changes)?;
+    Ok(changed)
+}
+
+/// The sink with these options replaced. The revision is the leader's to raise.
+///
+/// # Errors
+/// An option that is fixed, unknown or wrong.
+pub fn alter_sink(spec: &SinkSpec, changes: &[OptionEntry], registry: &Registry) -> Result<SinkSpec> {
+    let mut changed = spec.clone();
+    let kind = registry.sink(&spec.connector).map_err(|e| Error::of_option(Code::Config, &e))?;
+    options::refuse_unsupported(changes)?;
+    let collected = options::collect(changes)?;
+    if let Some(entry) = changes.iter().find(|entry| FIXED_SINK.contains(&entry.name.as_str())) {
+        return Err(fixed("sink", entry));
+    }
+    merge(&mut changed.options, &collected, kind.options);
+    let (_, common) = sink::build(&changed, registry, changes)?;
+    changed.on_error = common.on_error;
+    Ok(changed)
+}
+
+fn fixed(kind: &str, entry: &OptionEntry) -> Error {
+    Error::new(Code::Bind, format!("option `{}` of a {kind} cannot be changed", entry.name))
+        .at(entry.place)
+        .option(&entry.name)
+        .hint(format!("drop the {kind} and create it again"))
+}
+
+/// Puts the changes over what is there; an alias replaces the option under whatever name it was given.
+fn merge(options: &mut Options, changes: &Options, defs: &[OptionDef]) {
+    for (name, value) in changes.iter() {
+        if let Some(def) = defs.iter().find(|d| d.name == name || d.aliases.contains(&name)) {
+            options.remove(def.name);
+            for alias in def.aliases {
+                options.remove(alias);
+            }
+        }
+        options.insert(name, value);
+    }
+}

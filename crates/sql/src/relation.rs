@@ -1,0 +1,183 @@
+//! `SELECT` on the relations of the system: the progress of a source, `sys.source_errors`. Their rows are handed in, so this
+//! is DataFusion over a few tables in memory; nothing that writes, loads or sets is let through. The coordinator's admin
+//! room calls it.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray},
+    datatypes::{Schema, SchemaRef},
+};
+use datafusion::{
+    catalog::{MemorySchemaProvider, SchemaProvider},
+    datasource::MemTable,
+    error::DataFusionError,
+    execution::{FunctionRegistry, SessionState, SessionStateBuilder},
+    prelude::{SQLOptions, SessionConfig, SessionContext},
+};
+use model::{Column, SqlType};
+
+use crate::{Code, Error, Result, projection};
+
+/// A relation with its rows.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// `public` or `sys`.
+    pub schema: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its rows, each value as text.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// What a query answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowSet {
+    /// The columns.
+    pub columns: Vec<Column>,
+    /// The rows, each value as text.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// Answers a query over these relations.
+///
+/// # Errors
+/// Names that do not exist, types that do not fit, anything but a query.
+pub async fn select(text: &str, relations: Vec<Relation>) -> Result<RowSet> {
+    let context = SessionContext::new_with_state(state());
+    for relation in relations {
+        register(&context, relation).map_err(|e| refusal(&e))?;
+    }
+    let only_queries =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let frame = context.sql_with_options(text, only_queries).await.map_err(|e| refusal(&e))?;
+    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await.map_err(|e| refusal(&e))?;
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|f| Column { name: f.name().clone(), kind: SqlType::of_arrow(f).unwrap_or(SqlType::Varchar) })
+        .collect();
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let text: Vec<ArrayRef> = batch
+            .columns()
+            .iter()
+            .map(projection::to_text)
+            .collect::<Result<_, _>>()
+            .map_err(|e| refusal(&DataFusionError::from(e)))?;
+        rows.extend(
+            (0..batch.num_rows()).map(|row| text.iter().map(|c| projection::text_at(c, row)).collect()),
+        );
+    }
+    Ok(RowSet { columns, rows })
+}
+
+fn state() -> SessionState {
+    let mut config =
+        SessionConfig::new().with_target_partitions(1).with_default_catalog_and_schema("dev", "public");
+    projection::configure(config.options_mut());
+    let mut state = SessionStateBuilder::new().with_default_features().with_config(config).build();
+    for function in projection::functions() {
+        state.register_udf(function).expect("a plain function can always be registered");
+    }
+    state
+}
+
+fn register(context: &SessionContext, relation: Relation) -> Result<(), DataFusionError> {
+    let schema: SchemaRef =
+        Arc::new(Schema::new(relation.columns.iter().map(Column::arrow).collect::<Vec<_>>()));
+    let mut arrays = Vec::with_capacity(relation.columns.len());
+    for (at, column) in relation.columns.iter().enumerate() {
+        let text: StringArray = relation.rows.iter().map(|row| row.get(at).cloned().flatten()).collect();
+        arrays.push(projection::strict(&(Arc::new(text) as ArrayRef), &column.kind.arrow())?);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(relation.rows.len()));
+    let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)?;
+    let table = Arc::new(MemTable::try_new(schema, vec![vec![batch]])?);
+    let catalog = context
+        .catalog("dev")
+        .ok_or_else(|| DataFusionError::Internal("the catalog of the session is missing".to_owned()))?;
+    let provider = match catalog.schema(relation.schema) {
+        Some(provider) => provider,
+        None => {
+            let provider: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
+            catalog.register_schema(relation.schema, Arc::clone(&provider))?;
+            provider
+        }
+    };
+    provider.register_table(relation.name, table)?;
+    Ok(())
+}
+
+fn refusal(error: &DataFusionError) -> Error {
+    projection::refusal(error, &[], Code::Bind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress() -> Relation {
+        let text = |name: &str| Column { name: name.into(), kind: SqlType::Varchar };
+        let row = |shard: &str, lag: Option<&str>, state: &str| {
+            vec![Some(shard.to_owned()), lag.map(str::to_owned), Some(state.to_owned())]
+        };
+        Relation {
+            schema: "public",
+            name: "clicks_progress".into(),
+            columns: vec![
+                text("shard_id"),
+                Column { name: "millis_behind_latest".into(), kind: SqlType::Bigint },
+                text("state"),
+            ],
+            rows: vec![
+                row("shardId-1", Some("900"), "reading"),
+                row("shardId-0", None, "pending"),
+                row("shardId-2", Some("1000"), "reading"),
+            ],
+        }
+    }
+
+    async fn run(text: &str) -> Vec<String> {
+        let rows = select(text, vec![progress()]).await.unwrap().rows;
+        rows.into_iter()
+            .map(|r| r.into_iter().map(|v| v.unwrap_or_else(|| "NULL".into())).collect::<Vec<_>>().join("|"))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn filters_sorts_by_number_and_limits() {
+        assert_eq!(
+            run("SELECT * FROM clicks_progress ORDER BY shard_id").await,
+            ["shardId-0|NULL|pending", "shardId-1|900|reading", "shardId-2|1000|reading"]
+        );
+        let text = "SELECT shard_id FROM public.clicks_progress WHERE state = 'reading' \
+                    ORDER BY millis_behind_latest DESC LIMIT 1";
+        assert_eq!(run(text).await, ["shardId-2"]);
+        let text = "SELECT state, count(*) FROM clicks_progress GROUP BY state ORDER BY state";
+        assert_eq!(run(text).await, ["pending|1", "reading|2"]);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_column_is_named_and_nothing_but_queries_runs() {
+        let error = select("SELECT shard FROM clicks_progress", vec![progress()]).await.unwrap_err();
+        assert_eq!(error.code, Code::UndefinedColumn, "{error}");
+        assert!(select("CREATE TABLE t AS SELECT 1", vec![]).await.is_err());
+        assert!(select("SELECT * FROM nothing", vec![]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn relations_of_the_system_have_their_schema() {
+        let errors = Relation {
+            schema: "sys",
+            name: "source_errors".into(),
+            columns: vec![Column { name: "at".into(), kind: SqlType::Timestamptz }],
+            rows: vec![vec![Some("2026-01-02T03:04:05.678Z".into())]],
+        };
+        let rows = select("SELECT at FROM sys.source_errors", vec![errors]).await.unwrap().rows;
+        assert_eq!(rows, [[Some("2026-01-02 03:04:05.678+00:00".to_owned())]]);
+    }
+}
