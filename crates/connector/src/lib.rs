@@ -10,6 +10,7 @@ mod options;
 mod registry;
 mod sink;
 mod source;
+pub mod suite;
 
 pub use capability::Capability;
 pub use error::{Error, ErrorKind, Result};

@@ -11,4 +11,6 @@ use connector::Registry;
 pub fn register_all(registry: &mut Registry) {
     source::kinesis::register(registry);
     sink::kinesis::register(registry);
+    sink::blackhole::register(registry);
+    sink::file::register(registry);
 }

@@ -1,0 +1,250 @@
+//! The file system: folders, files that are appended to, and `fsync`. Every error names its path and says what to do.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use connector::{Error, ErrorKind, Result};
+use model::Epoch;
+use tokio::task::spawn_blocking;
+
+/// Where the files of one split of one sink are.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    /// It and the folders above it that are ours, outermost first.
+    levels: [PathBuf; 3],
+}
+
+impl Folder {
+    /// `{path}/{sink}/{split}`
+    pub(super) fn new(path: &Path, sink: &str, split: &str) -> Self {
+        let sink = path.join(safe_name(sink));
+        let split = sink.join(safe_name(split));
+        Self { levels: [path.to_owned(), sink, split] }
+    }
+
+    /// Makes the first file of this epoch that is not there yet, from number `n` on. Its name is durable when this returns.
+    pub(super) async fn create(
+        &self,
+        epoch: Epoch,
+        n: u32,
+        extension: &'static str,
+    ) -> Result<(Segment, u32)> {
+        let folder = self.clone();
+        blocking(move || folder.create_now(epoch, n, extension)).await
+    }
+
+    fn create_now(&self, epoch: Epoch, first: u32, extension: &str) -> Result<(Segment, u32)> {
+        let [path, .., split] = &self.levels;
+        let above = path.parent().filter(|above| !path.exists() && !above.as_os_str().is_empty());
+        fs::create_dir_all(split).map_err(|e| failure("create folder", split, e))?;
+        let mut n = first;
+        loop {
+            let name = format!("{:04}.{:012}-{n:06}.{extension}", epoch.generation, epoch.revision);
+            let path = split.join(name);
+            match OpenOptions::new().append(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    // A name is durable when the folder that holds it is.
+                    for level in above.into_iter().chain(self.levels.iter().map(PathBuf::as_path)) {
+                        sync_folder(level)?;
+                    }
+                    return Ok((Segment::new(path, file), n));
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
+                Err(e) => return Err(failure("create file", &path, e)),
+            }
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| failure("sync folder", path, e))
+}
+
+/// A name as one level of a path: everything but letters, digits, `.`, `_` and `-` becomes `%XX`.
+fn safe_name(name: &str) -> String {
+    let dots = name.chars().all(|c| c == '.');
+    name.bytes()
+        .map(|b| match b {
+            b'.' if !dots => ".".to_owned(),
+            b'_' | b'-' => char::from(b).to_string(),
+            _ if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// A file that is appended to by one writer.
+pub(super) struct Segment {
+    path: PathBuf,
+    file: fs::File,
+    state: Mutex<State>,
+    /// Bytes that are on the disk; held while syncing, so that all who wait are served by one sync.
+    synced: tokio::sync::Mutex<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    /// Bytes of whole lines.
+    length: u64,
+    /// Nothing more may be written: its end is not known.
+    broken: bool,
+}
+
+impl Segment {
+    fn new(path: PathBuf, file: fs::File) -> Self {
+        let state = Mutex::new(State { length: 0, broken: false });
+        Self { path, file, state, synced: tokio::sync::Mutex::new(0) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a new file must be begun.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state().broken
+    }
+
+    /// Bytes so far.
+    pub(super) fn length(&self) -> u64 {
+        self.state().length
+    }
+
+    /// Appends whole lines and returns where they end. After an error none of them are in the file, or it is broken.
+    pub(super) async fn append(self: &Arc<Self>, lines: Vec<u8>) -> Result<u64> {
+        let segment = Arc::clone(self);
+        blocking(move || segment.append_now(&lines)).await
+    }
+
+    fn append_now(&self, lines: &[u8]) -> Result<u64> {
+        let mut state = self.state();
+        if state.broken {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("file `{}` was given up", self.path.display()),
+            ));
+        }
+        if let Err(e) = (&self.file).write_all(lines) {
+            // Half a line must not meet the next one.
+            state.broken = self.file.set_len(state.length).is_err();
+            return Err(failure("write to", &self.path, e));
+        }
+        state.length += lines.len() as u64;
+        Ok(state.length)
+    }
+
+    /// Waits until the first `end` bytes are on the disk.
+    pub(super) async fn durable(self: Arc<Self>, end: u64) -> Result<()> {
+        let mut synced = self.synced.lock().await;
+        if *synced >= end {
+            return Ok(());
+        }
+        let segment = Arc::clone(&self);
+        *synced = blocking(move || segment.sync_now()).await?;
+        Ok(())
+    }
+
+    fn sync_now(&self) -> Result<u64> {
+        let State { length, broken } = *self.state();
+        if broken {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("file `{}` was given up", self.path.display()),
+            ));
+        }
+        // After a failed sync the kernel may have forgotten the pages: asking again would answer a hollow yes
+        // (https://wiki.postgresql.org/wiki/Fsync_Errors). What is written again goes to the next file, after this one.
+        self.file.sync_data().map_err(|e| {
+            self.state().broken = true;
+            failure("sync", &self.path, e)
+        })?;
+        Ok(length)
+    }
+}
+
+/// Whether files can be made under `path`.
+pub(super) async fn probe(path: PathBuf) -> Result<()> {
+    blocking(move || {
+        fs::create_dir_all(&path).map_err(|e| failure("create folder", &path, e))?;
+        let probe = path.join(format!(".shardwright-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        let tried = fs::write(&probe, b"probe\n").and_then(|()| fs::remove_file(&probe));
+        tried.map_err(|e| failure("write to folder", &path, e))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(e) => Err(Error::new(ErrorKind::Bug, "the file system thread ended early").because(e)),
+    }
+}
+
+fn failure(what: &str, path: &Path, error: io::Error) -> Error {
+    use io::ErrorKind as Io;
+    let kind = match error.kind() {
+        Io::PermissionDenied => ErrorKind::Denied,
+        Io::NotFound | Io::NotADirectory | Io::IsADirectory | Io::AlreadyExists | Io::InvalidFilename => {
+            ErrorKind::Config
+        }
+        Io::ReadOnlyFilesystem => ErrorKind::Config,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("cannot {what} `{}`", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_never_leaves_its_folder() {
+        assert_eq!(safe_name("shardId-000000000000"), "shardId-000000000000");
+        assert_eq!(safe_name(".."), "%2E%2E");
+        assert_eq!(safe_name("a/../b c"), "a%2F..%2Fb%20c");
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_out_and_named() {
+        let full = failure("write to", Path::new("/x/y"), io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.kind(), ErrorKind::Unavailable);
+        assert!(full.to_string().starts_with("cannot write to `/x/y`: "), "{full}");
+        let denied = failure("write to", Path::new("/x"), io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(denied.kind(), ErrorKind::Denied);
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_write_no_line_follows_half_a_line() {
+        let folder = std::env::temp_dir();
+        let path = folder.join(format!("shardwright-half-a-line-{}", std::process::id()));
+        let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let segment = Arc::new(Segment::new(path.clone(), file));
+        assert_eq!(segment.append(b"one\n".to_vec()).await.unwrap(), 4);
+        // Another hand left half a line behind, as a write that failed midway would.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"tw").unwrap();
+        segment.file.set_len(segment.length()).unwrap();
+        assert_eq!(segment.append(b"two\n".to_vec()).await.unwrap(), 8);
+        segment.durable(8).await.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_full_breaks_the_file_and_says_so() {
+        let path = PathBuf::from("/dev/full");
+        let Ok(file) = OpenOptions::new().append(true).open(&path) else {
+            println!("skipped: no /dev/full here");
+            return;
+        };
+        let segment = Arc::new(Segment::new(path, file));
+        let error = segment.append(b"line\n".to_vec()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("/dev/full"), "{error}");
+        assert!(segment.is_broken(), "its end cannot be cut off, so nothing may follow");
+        assert!(segment.append(b"line\n".to_vec()).await.is_err());
+    }
+}
