@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The coordinator: elects a leader, which assigns tasks to workers, makes their positions durable, follows resharding, and
+//! keeps the catalog.
+//!
+//! Decisions live in `logic`; here are the shells around them: `office` (election), `term` (everything that lives as long as
+//! one leadership), `session` (workers), `reconciler` and `execute`, `checkpointer`, `discovery`, `catalog`, `upkeep`.
+//! ARCHITECTURE.md shows how a record and a statement travel; docs/protocol.md has the rules P1–P15.
+
+mod catalog;
+mod checkpointer;
+mod clock;
+mod config;
+mod discovery;
+mod error;
+mod events;
+mod execute;
+mod handle;
+mod membership;
+mod memory;
+mod meters;
+mod office;
+mod reconciler;
+mod server;
+mod session;
+mod status;
+mod term;
+mod upkeep;
+
+pub use config::Config;
+pub use error::{Error, ErrorKind, Result};
+pub use events::Level;
+pub use handle::{BadRow, Dropped, Handle, Leader, ResetTo};
+pub use server::Server;

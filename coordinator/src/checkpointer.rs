@@ -1,0 +1,286 @@
+//! Makes reported positions durable: few transactions, each of one lane, none of which can land after its successor (P14).
+//!
+//! ```text
+//!   progress ─▶ pending ─▶ group (lane due) ─▶ transaction ─▶ done:    Committed to the worker, releases counted
+//!                  ▲                                │
+//!                  │                                ├▶ lost:    leader gone → the term ends, workers are told nothing
+//!                  └── the rest, at once ◀──────────┤           assignment moved → that run is fenced
+//!                  └── after reading the lane ◀─────┴▶ unknown: did it land? the lane's serial tells
+//! ```
+//!
+//! Guards: the assignment of each task at its epoch (I3), the lane, the leader. What may be written is `logic::checkpoint`'s
+//! decision (I4). Transactions of different lanes run side by side; of one lane one after the other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use logic::{
+    checkpoint::{Group, LaneId, Moved, Pending, Verdict},
+    gate::Released,
+};
+use model::{Checkpoint, Epoch, TaskId};
+use proto::v1;
+use store::{AssignmentKey, CheckpointKey, Guard, Lane, LaneKey, Write};
+use tokio::task::JoinSet;
+
+use crate::{
+    clock,
+    error::{ErrorKind, Result},
+    events::Level,
+    term::{Outcome, State, Term},
+};
+
+/// Puts a second that the store is spared more than: beyond it, checkpoints are spaced further apart.
+const PUTS_PER_SECOND: f64 = 5000.0;
+
+/// How long a lane waits after the store did not answer.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What waits to become durable.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    pending: Pending,
+    /// Runs that count as released once their last position is durable.
+    releases: BTreeMap<(TaskId, Epoch), Released>,
+    /// Lanes that should not wait for their interval.
+    urgent: BTreeSet<LaneId>,
+    /// Lanes with a transaction under way.
+    busy: BTreeSet<LaneId>,
+    /// When each lane may go next.
+    due: BTreeMap<LaneId, Duration>,
+}
+
+impl State {
+    /// A run reports a position. What is durable already is said again; a run that is not the task's current one is fenced.
+    pub fn take_progress(&mut self, term: &Term, moved: Moved) -> Verdict {
+        let run = (moved.task.clone(), moved.epoch);
+        let end = moved.position.is_end();
+        let verdict = self.lanes.pending.offer(&self.memory.observed, moved.clone());
+        match verdict {
+            Verdict::Taken if end => self.hurry(&run.0),
+            Verdict::Taken => {}
+            Verdict::Durable => {
+                if let Some((_, assignment)) = self.memory.observed.assignments.get(&run.0) {
+                    term.tell_committed(self, &assignment.process, vec![progress(&moved)]);
+                }
+            }
+            Verdict::Fenced => {}
+        }
+        verdict
+    }
+
+    /// A run is over, and its last position must be durable before it counts as released.
+    pub fn release_after(&mut self, term: &Term, last: Moved, release: Released) {
+        let run = (last.task.clone(), last.epoch);
+        match self.take_progress(term, last) {
+            Verdict::Taken => {
+                self.hurry(&run.0);
+                self.lanes.releases.entry(run).or_insert(release);
+            }
+            Verdict::Durable | Verdict::Fenced => term.count_release(self, run, release),
+        }
+    }
+
+    fn hurry(&mut self, task: &TaskId) {
+        if let Some((_, run)) = self.memory.observed.assignments.get(task) {
+            self.lanes.urgent.insert((run.worker.clone(), run.lane));
+        }
+    }
+}
+
+/// Runs until the term ends.
+pub(crate) async fn run(term: Arc<Term>) {
+    let mut transactions = JoinSet::new();
+    loop {
+        let next = start_due(&term, &mut transactions);
+        tokio::select! {
+            biased;
+            () = term.cancel.cancelled() => return,
+            Some(_) = transactions.join_next() => {}
+            () = term.moved.notified() => {}
+            () = tokio::time::sleep(next) => {}
+        }
+    }
+}
+
+/// Starts a transaction for each lane whose time has come; says how long until the next is due.
+fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
+    let mut state = term.state();
+    let State { memory, lanes, .. } = &mut *state;
+    let now = term.clock.now();
+    let tasks = memory.observed.assignments.len() as f64;
+    let interval = term.config.checkpoint_interval.max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
+    let mut next = Duration::from_secs(3600);
+    for group in lanes.pending.groups(&memory.observed, clock::wall()) {
+        if lanes.busy.contains(&group.lane) {
+            continue;
+        }
+        let due = lanes.due.get(&group.lane).copied().unwrap_or(Duration::ZERO);
+        if due > now && !lanes.urgent.contains(&group.lane) {
+            next = next.min(due - now);
+            continue;
+        }
+        lanes.urgent.remove(&group.lane);
+        lanes.busy.insert(group.lane.clone());
+        lanes.due.insert(group.lane.clone(), now + interval);
+        transactions.spawn(transact(Arc::clone(term), group));
+    }
+    next
+}
+
+async fn transact(term: Arc<Term>, group: Group) {
+    let lane = group.lane.clone();
+    let started = tokio::time::Instant::now();
+    if let Err(error) = write(&term, &group).await
+        && error.kind != ErrorKind::NotLeader
+    {
+        tracing::warn!(%error, worker = lane.0, "checkpoint was not written, trying again");
+        tokio::time::sleep(RETRY_AFTER).await;
+        term.state().lanes.urgent.insert(lane.clone());
+    }
+    term.meters.checkpoint_write.record(started.elapsed().as_secs_f64(), &[]);
+    term.state().lanes.busy.remove(&lane);
+}
+
+/// One transaction, until it is known whether it landed.
+async fn write(term: &Term, group: &Group) -> Result<()> {
+    let (guards, writes, serial) = transaction(&term.state(), group);
+    match term.try_commit(guards.clone(), writes.clone()).await {
+        Ok(Outcome::Done(_)) => durable(term, group),
+        Ok(Outcome::Lost(_)) => lost(term, group),
+        Err(error) if error.kind == ErrorKind::Unknown => {
+            tracing::warn!(%error, worker = group.lane.0, "answer of a checkpoint was lost, reading its lane");
+            if landed(term, &group.lane, serial, &writes).await? {
+                durable(term, group);
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn transaction(state: &State, group: &Group) -> (Vec<Guard>, Vec<Write>, u64) {
+    let keys = &state.memory.keys;
+    let lane = state.memory.view.lanes.get(&group.lane);
+    let lane_key = keys.key::<LaneKey>(&group.lane);
+    let serial = lane.map_or(0, |lane| lane.value.serial) + 1;
+    let assignment = |(task, checkpoint): &(TaskId, Checkpoint)| {
+        Guard::Unchanged(keys.key::<AssignmentKey>(task), checkpoint.epoch.revision)
+    };
+    let mut guards: Vec<Guard> = group.writes.iter().map(assignment).collect();
+    guards.push(match lane {
+        Some(lane) => Guard::Unchanged(lane_key, lane.mod_revision),
+        None => Guard::Absent(lane_key),
+    });
+    let mut writes: Vec<Write> =
+        group.writes.iter().map(|(task, checkpoint)| keys.put::<CheckpointKey>(task, checkpoint)).collect();
+    writes.push(keys.put::<LaneKey>(&group.lane, &Lane { serial }));
+    (guards, writes, serial)
+}
+
+/// Whether a transaction whose answer was lost has landed (P14). If not, it cannot any more once the next one of the lane has.
+async fn landed(term: &Term, lane: &LaneId, serial: u64, writes: &[Write]) -> Result<bool> {
+    let key = term.state().memory.keys.key::<LaneKey>(lane);
+    let mut attempts: u32 = 0;
+    let present = loop {
+        match term.store.list(&key).await {
+            Ok(present) => break present,
+            Err(error) if term.cancel.is_cancelled() => return Err(error.into()),
+            Err(error) => {
+                attempts += 1;
+                tracing::warn!(%error, attempts, worker = lane.0, "lane could not be read");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    };
+    let mut state = term.state();
+    if let Some(entry) = present.get(&key)
+        && store::decode::<Lane>(&key, &entry.value)?.serial == serial
+    {
+        state.memory.apply(writes, entry.mod_revision);
+        return Ok(true);
+    }
+    state.memory.correct(&[Guard::Absent(key)], &present);
+    Ok(false)
+}
+
+/// These positions are durable: workers are told, what waited for it goes on.
+fn durable(term: &Term, group: &Group) {
+    let mut state = term.state();
+    let mut told: BTreeMap<String, Vec<v1::TaskProgress>> = BTreeMap::new();
+    for (task, checkpoint) in &group.writes {
+        state.lanes.pending.committed(task, checkpoint);
+        if let Some((_, run)) = state.memory.observed.assignments.get(task) {
+            told.entry(run.process.clone()).or_default().push(written(task, checkpoint));
+        }
+        if checkpoint.position.is_end() {
+            ended(term, &mut state, task);
+        }
+        let run = (task.clone(), checkpoint.epoch);
+        let waits = state.lanes.pending.get(task).is_some_and(|moved| moved.epoch == checkpoint.epoch);
+        if !waits && let Some(release) = state.lanes.releases.remove(&run) {
+            term.count_release(&mut state, run, release);
+        }
+    }
+    for (process, tasks) in told {
+        term.tell_committed(&state, &process, tasks);
+    }
+}
+
+/// The end of a split: its children may start, and there may be splits that nobody has listed yet.
+fn ended(term: &Term, state: &mut State, task: &TaskId) {
+    state.ended.insert(task.clone(), term.clock.now());
+    let Some(sink) = state.memory.sink(task.sink) else { return };
+    let message = format!("sink `{}` is through with split `{}`", sink.name, task.split);
+    let labels = [("sink", sink.name.as_str()), ("split", task.split.name())];
+    term.events.tell(Level::Info, "split_ended", message, &labels);
+    state.wake_discovery(sink.source);
+    term.nudge.notify_one();
+}
+
+/// Some assignment of the group has moved (or the lane had): those runs are fenced, the rest goes again at once.
+fn lost(term: &Term, group: &Group) {
+    let mut state = term.state();
+    for (task, checkpoint) in &group.writes {
+        let current = state.memory.observed.assignments.get(task).map(|(epoch, _)| *epoch);
+        if current == Some(checkpoint.epoch) {
+            continue;
+        }
+        let run = (task.clone(), checkpoint.epoch);
+        state.lanes.pending.forget(task);
+        let labels = [("task", run.0.to_string()), ("epoch", run.1.to_string())];
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        term.events.tell(Level::Warn, "task_fenced", "a run that is not the current one moved on", &labels);
+        if let Some(release) = state.lanes.releases.remove(&run) {
+            term.count_release(&mut state, run, release);
+        }
+    }
+    state.lanes.urgent.insert(group.lane.clone());
+    drop(state);
+    term.push_lists();
+}
+
+fn progress(moved: &Moved) -> v1::TaskProgress {
+    v1::TaskProgress {
+        task: Some((&moved.task).into()),
+        epoch: Some(moved.epoch.into()),
+        position: Some(proto::position_to_wire(&moved.position)),
+        serial: moved.serial,
+        records: moved.records,
+        caught_up_at_ms: moved.caught_up_at.map(|at| at.0),
+    }
+}
+
+fn written(task: &TaskId, checkpoint: &Checkpoint) -> v1::TaskProgress {
+    v1::TaskProgress {
+        task: Some(task.into()),
+        epoch: Some(checkpoint.epoch.into()),
+        position: Some(proto::position_to_wire(&checkpoint.position)),
+        serial: checkpoint.serial,
+        records: checkpoint.run_records,
+        caught_up_at_ms: checkpoint.caught_up_at.map(|at| at.0),
+    }
+}

@@ -1,0 +1,280 @@
+//! Lists the splits of each source, by the leader alone, and merges what it sees into the split table (`logic::lineage`).
+//!
+//! Every `discovery_interval`; at once when a reader saw the end of a split or an `End` became durable; then again every
+//! 200 ms until the open splits own the whole key space, for a few tries. A split is *gone* only after two complete listings
+//! without it and when the service says so itself; if a sink was not through with it, that is a data loss and is told (S7).
+//! Errors wait and are shown; they remove nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use connector::{Listing, Source};
+use logic::lineage::{self, Merge, Remembered};
+use model::{ObjectId, SourceSpec, SplitId, SplitRecord};
+use opentelemetry::KeyValue;
+use store::{Guard, ObjectKey, SplitKey, Write};
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock,
+    error::{Error, ErrorKind, Result},
+    events::Level,
+    term::{Outcome, State, Term},
+};
+
+/// One listing, all its pages.
+const LISTING_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two listings that follow each other closely.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How often a source is listed in a row while children are missing.
+const AGAIN_MAX: u32 = 25;
+
+/// Split records in one transaction.
+const RECORDS_MAX: usize = 100;
+
+/// What the term knows of the discovery of one source.
+#[derive(Default)]
+pub(crate) struct SourceState {
+    /// List now.
+    wake: Arc<Notify>,
+    /// What the last listing failed with; empty when it worked.
+    pub error: String,
+    /// When it last worked.
+    pub listed_at: Option<Duration>,
+    /// Parts of the key space that no known split owns.
+    pub holes: usize,
+    remembered: Remembered,
+}
+
+impl State {
+    /// Has a source listed at once.
+    pub fn wake_discovery(&self, source: ObjectId) {
+        if let Some(source) = self.discovery.get(&source) {
+            source.wake.notify_one();
+        }
+    }
+}
+
+/// Keeps one loop per source running, until the term ends.
+pub(crate) async fn run(term: Arc<Term>) {
+    let mut loops: BTreeMap<ObjectId, CancellationToken> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let wanted: BTreeSet<ObjectId> = {
+            let state = term.state();
+            let live = state.memory.desired.sources.iter().filter(|(_, source)| !source.dropping);
+            live.map(|(id, _)| *id).collect()
+        };
+        loops.retain(|id, cancel| {
+            let keep = wanted.contains(id);
+            if !keep {
+                cancel.cancel();
+            }
+            keep
+        });
+        for id in wanted {
+            loops.entry(id).or_insert_with(|| {
+                let cancel = term.cancel.child_token();
+                term.state().discovery.entry(id).or_default();
+                tasks.spawn(follow(Arc::clone(&term), id, cancel.clone()));
+                cancel
+            });
+        }
+        tokio::select! {
+            biased;
+            () = term.cancel.cancelled() => return,
+            Some(_) = tasks.join_next() => {}
+            () = term.sources_changed.notified() => {}
+        }
+    }
+}
+
+/// Lists one source again and again, until it is dropped or the term ends.
+async fn follow(term: Arc<Term>, id: ObjectId, cancel: CancellationToken) {
+    let wake = match term.state().discovery.get(&id) {
+        Some(source) => Arc::clone(&source.wake),
+        None => return,
+    };
+    let mut built: Option<(u64, Arc<dyn Source>)> = None;
+    let mut again = 0;
+    loop {
+        let Some(spec) = term.state().memory.source(id).cloned() else { return };
+        let listed = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            listed = list(&term, &spec, &mut built) => listed,
+        };
+        let complete = note(&term, &spec, listed);
+        again = if complete { 0 } else { again + 1 };
+        let pause = if complete || again > AGAIN_MAX { term.config.discovery_interval } else { AGAIN_AFTER };
+        let woken = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = wake.notified() => true,
+            () = tokio::time::sleep(pause) => false,
+        };
+        if woken {
+            again = 0;
+        }
+    }
+}
+
+/// Keeps what came of a listing for `status`. `true` if nothing asks for another one soon.
+fn note(term: &Term, spec: &SourceSpec, listed: Result<usize>) -> bool {
+    let mut state = term.state();
+    let Some(source) = state.discovery.get_mut(&spec.id) else { return true };
+    match listed {
+        Ok(unlisted) => {
+            source.error.clear();
+            source.listed_at = Some(term.clock.now());
+            unlisted == 0
+        }
+        Err(error) if error.kind == ErrorKind::NotLeader => true,
+        Err(error) => {
+            let text = error.to_string();
+            if source.error != text {
+                let labels = [("source", spec.name.as_str())];
+                term.events.tell(Level::Warn, "discovery_failed", text.as_str(), &labels);
+                source.error = text;
+            }
+            true
+        }
+    }
+}
+
+/// One listing and what follows from it. Says how many parts of the key space no open split owns yet.
+async fn list(term: &Term, spec: &SourceSpec, built: &mut Option<(u64, Arc<dyn Source>)>) -> Result<usize> {
+    let source = match built {
+        Some((revision, source)) if *revision == spec.revision => Arc::clone(source),
+        _ => {
+            let source = term
+                .registry
+                .build_source(spec)
+                .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+            *built = Some((spec.revision, Arc::clone(&source)));
+            source
+        }
+    };
+    let listing = match tokio::time::timeout(LISTING_WITHIN, source.discover()).await {
+        Ok(Ok(listing)) => listing,
+        Ok(Err(error)) => return Err(unlisted(spec, &error.to_string())),
+        Err(_) => return Err(unlisted(spec, "no answer within 30 s")),
+    };
+    let ask = take(term, spec, &listing).await?;
+    let mut confirmed = Vec::new();
+    for split in ask {
+        match tokio::time::timeout(LISTING_WITHIN, source.is_gone(&split)).await {
+            Ok(Ok(true)) => confirmed.push(split),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => return Err(unlisted(spec, &error.to_string())),
+            Err(_) => return Err(unlisted(spec, "no answer within 30 s")),
+        }
+    }
+    bury(term, spec, &confirmed).await?;
+    let mut state = term.state();
+    let empty = lineage::Table::default();
+    let table = state.memory.observed.splits.get(&spec.id).unwrap_or(&empty);
+    let holes = lineage::holes(table, listing.creation).len();
+    let open = lineage::unlisted(table, listing.creation).len();
+    term.meters.holes.record(holes as u64, &[KeyValue::new("source", spec.name.clone())]);
+    if let Some(source) = state.discovery.get_mut(&spec.id) {
+        source.holes = holes;
+    }
+    Ok(open)
+}
+
+fn unlisted(spec: &SourceSpec, why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("splits of source `{}` could not be listed: {why}", spec.name))
+}
+
+/// Merges a complete listing into the table. Says which splits the service should be asked about.
+pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> Result<Vec<SplitId>> {
+    let _one_at_a_time = term.listing.lock().await;
+    let merge: Merge = {
+        let mut state = term.state();
+        let State { memory, discovery, .. } = &mut *state;
+        let empty = lineage::Table::default();
+        let table = memory.observed.splits.get(&spec.id).unwrap_or(&empty);
+        let remembered = &mut discovery.entry(spec.id).or_default().remembered;
+        let listed = (listing.creation, listing.splits.as_slice());
+        lineage::merge(table, listed, (spec.creation, &spec.start), remembered, clock::wall())
+    };
+    put(term, spec, &merge.put).await?;
+    for split in &merge.discovered {
+        let labels = [("source", spec.name.as_str()), ("split", split.name())];
+        let message = format!("split `{split}` of source `{}` discovered", spec.name);
+        term.events.tell(Level::Info, "split_discovered", message, &labels);
+    }
+    tell_gone(term, spec, &merge.buried);
+    if !merge.put.is_empty() {
+        term.nudge.notify_one();
+    }
+    Ok(merge.ask)
+}
+
+async fn bury(term: &Term, spec: &SourceSpec, confirmed: &[SplitId]) -> Result<()> {
+    if confirmed.is_empty() {
+        return Ok(());
+    }
+    let records = {
+        let state = term.state();
+        let table = state.memory.observed.splits.get(&spec.id);
+        table.map(|table| lineage::bury(table, confirmed, clock::wall())).unwrap_or_default()
+    };
+    put(term, spec, &records).await?;
+    let gone: Vec<SplitId> = records.into_iter().map(|(split, _)| split).collect();
+    tell_gone(term, spec, &gone);
+    term.nudge.notify_one();
+    Ok(())
+}
+
+/// Writes split records, guarded by their source: what is being dropped gets no new keys (I7).
+async fn put(term: &Term, spec: &SourceSpec, records: &[(SplitId, SplitRecord)]) -> Result<()> {
+    for chunk in records.chunks(RECORDS_MAX) {
+        let (guard, writes) = {
+            let state = term.state();
+            let memory = &state.memory;
+            let key = memory.keys.key::<ObjectKey>(&spec.id);
+            let Some(object) = memory.view.objects.get(&spec.id).filter(|object| !object.value.dropping)
+            else {
+                return Ok(());
+            };
+            let put = |(split, record): &(SplitId, SplitRecord)| {
+                memory.keys.put::<SplitKey>(&(spec.id, split.clone()), record)
+            };
+            (Guard::Unchanged(key, object.mod_revision), chunk.iter().map(put).collect::<Vec<Write>>())
+        };
+        if let Outcome::Lost(_) = term.commit(vec![guard], writes).await? {
+            return Err(unlisted(spec, "the source has just been changed"));
+        }
+    }
+    Ok(())
+}
+
+fn tell_gone(term: &Term, spec: &SourceSpec, gone: &[SplitId]) {
+    if gone.is_empty() {
+        return;
+    }
+    for split in gone {
+        let labels = [("source", spec.name.as_str()), ("split", split.name())];
+        let message = format!("split `{split}` of source `{}` is gone", spec.name);
+        term.events.tell(Level::Info, "split_gone", message, &labels);
+    }
+    let state = term.state();
+    for loss in lineage::losses(&state.memory.desired, &state.memory.observed, spec.id, gone) {
+        let sink = state.memory.sink(loss.sink).map_or("", |sink| sink.name.as_str());
+        let message = format!(
+            "split `{}` is gone before sink `{sink}` was through with it: records may be lost",
+            loss.split
+        );
+        let labels = [("source", spec.name.as_str()), ("sink", sink), ("split", loss.split.name())];
+        term.events.tell(Level::Error, "data_loss", message, &labels);
+        term.meters.data_loss.add(1, &[KeyValue::new("reason", "split_gone")]);
+    }
+}

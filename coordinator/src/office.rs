@@ -1,0 +1,142 @@
+//! The office of the leader: campaigns, holds one term after the other, and follows whoever else leads.
+//!
+//! ```text
+//!   follows ──elected──▶ leads (answers heartbeats) ──loaded──▶ leads (plans, lists, checkpoints)
+//!      ▲                                                              │
+//!      └──── resigns: lease lost, key lost, unknown outcome, stop ◀───┘
+//! ```
+//!
+//! Everything of a term dies with it, and the next one begins with nothing but what the store says (P5).
+
+use std::{sync::Arc, time::Duration};
+
+use connector::Registry;
+use store::{ElectionTiming, Keyspace, MetadataStore};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, checkpointer, discovery, error::ErrorKind, events::Level, handle::Role, meters::Meters,
+    reconciler, term::Term, upkeep,
+};
+
+/// How long an orderly resignation may take.
+const RESIGN_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a coordinator that could not load stands back, so that another may try.
+const STAND_BACK: Duration = Duration::from_secs(1);
+
+/// What the office needs to hold terms.
+pub(crate) struct Office {
+    pub config: Arc<Config>,
+    pub registry: Registry,
+    pub store: Arc<dyn MetadataStore>,
+    pub address: Arc<str>,
+    pub role: watch::Sender<Role>,
+    pub cancel: CancellationToken,
+}
+
+impl Office {
+    /// Holds terms until the coordinator stops.
+    pub async fn run(self) {
+        let keys = Keyspace::new(&self.config.cluster);
+        let timing = ElectionTiming {
+            lease: self.config.timing.leader_lease,
+            keep_alive: self.config.timing.leader_keep_alive,
+        };
+        let meters = Meters::new();
+        loop {
+            meters.leader.record(0, &[]);
+            let campaign = store::campaign(self.store.clone(), &keys, &self.address, timing, &self.cancel);
+            let leadership = tokio::select! {
+                biased;
+                leadership = campaign => leadership,
+                () = self.follow(&keys) => None,
+            };
+            let Some(leadership) = leadership else { return };
+            meters.leader.record(1, &[]);
+            meters.leader_changes.add(1, &[]);
+            if !self.hold(leadership).await {
+                tokio::time::sleep(STAND_BACK).await;
+            }
+        }
+    }
+
+    /// Tells who leads, for as long as this coordinator does not.
+    async fn follow(&self, keys: &Keyspace) {
+        let mut leader = store::watch_leader(self.store.clone(), keys);
+        loop {
+            let address = leader.borrow_and_update().as_ref().map(|leader| leader.address.clone());
+            // Our own name in the key is that of an earlier term, and about to go.
+            let other = address.filter(|address| **address != *self.address);
+            self.role.send_replace(Role::Follows(other));
+            if leader.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// One term, from election to end. `false` if it never loaded.
+    async fn hold(&self, leadership: store::Leadership) -> bool {
+        let over = leadership.over();
+        let term = Arc::new(Term::new(
+            (self.config.clone(), self.address.clone()),
+            self.registry.clone(),
+            self.store.clone(),
+            leadership,
+            self.cancel.child_token(),
+        ));
+        // Heartbeats are answered from here on, before anything is loaded (P3).
+        self.role.send_replace(Role::Leads(Arc::clone(&term)));
+        let message = format!("`{}` leads, term {}", self.address, term.revision());
+        term.events.tell(Level::Info, "leader_elected", message, &[("leader", &self.address)]);
+        let mut loops = JoinSet::new();
+        let loaded = tokio::select! {
+            biased;
+            () = term.cancel.cancelled() => false,
+            () = over.cancelled() => false,
+            loaded = load(&term) => loaded,
+        };
+        if loaded {
+            loops.spawn(checkpointer::run(Arc::clone(&term)));
+            loops.spawn(discovery::run(Arc::clone(&term)));
+            loops.spawn(reconciler::run(Arc::clone(&term)));
+            loops.spawn(reconciler::watch_silence(Arc::clone(&term)));
+            loops.spawn(upkeep::run(Arc::clone(&term)));
+            tokio::select! {
+                biased;
+                () = term.cancel.cancelled() => {}
+                () = over.cancelled() => term.end(Level::Warn, "the leadership is over"),
+                Some(ended) = loops.join_next() => {
+                    term.end(Level::Error, &format!("a loop of the term ended: {ended:?}"));
+                }
+            }
+        }
+        term.cancel.cancel();
+        loops.shutdown().await;
+        self.role.send_replace(Role::Follows(None));
+        match tokio::time::timeout(RESIGN_WITHIN, term.resign()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "resignation was not stored, the lease will end"),
+            Err(_) => tracing::warn!("resignation was not stored in time, the lease will end"),
+        }
+        loaded
+    }
+}
+
+/// Loads, asking again while the store does not answer. `false` ends the term.
+async fn load(term: &Term) -> bool {
+    loop {
+        match term.load().await {
+            Ok(()) => return true,
+            Err(error) if error.kind == ErrorKind::Unavailable => {
+                tracing::warn!(%error, "cluster could not be loaded, trying again");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => {
+                term.end(Level::Error, &format!("the cluster could not be loaded: {error}"));
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One coordinator process: binds its port, campaigns, and serves `Session`, `Admin`, health and reflection until it is told
+//! to stop. An orderly stop resigns, so that another coordinator leads at once.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use connector::Registry;
+use proto::v1::session_server::SessionServer;
+use store::MetadataStore;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    error::{Error, ErrorKind, Result},
+    handle::{Handle, Role},
+    office::Office,
+    session::SessionService,
+};
+
+/// How often an idle connection is asked whether it lives, and how long it may take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+/// How long open calls may go on after the stop.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// A running coordinator. Dropping it does not stop it: cancel the token that it was started with.
+pub struct Server {
+    address: SocketAddr,
+    handle: Handle,
+    office: JoinHandle<()>,
+    served: JoinHandle<Result<()>>,
+}
+
+impl Server {
+    /// Binds `config.listen` and begins to campaign. Errors: `Config` if it cannot listen there.
+    pub async fn start(
+        config: Config,
+        registry: Registry,
+        store: Arc<dyn MetadataStore>,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let listener = daemon::listen(&config.listen.to_string(), "coordinator.listen")
+            .await
+            .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::new(ErrorKind::Config, format!("listener has no address: {error}")))?;
+        let advertise = config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+        let config = Arc::new(config);
+        let address_text: Arc<str> = advertise.into();
+        let (sender, role) = watch::channel(Role::Follows(None));
+        let office = Office {
+            config: Arc::clone(&config),
+            registry: registry.clone(),
+            store,
+            address: Arc::clone(&address_text),
+            role: sender,
+            cancel: cancel.clone(),
+        };
+        let handle = Handle { config, registry, address: address_text, role };
+        let served = tokio::spawn(serve(listener, handle.clone(), cancel));
+        Ok(Self { address, handle, office: tokio::spawn(office.run()), served })
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the admin calls stand on; for those who run a coordinator in their own process.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until it has stopped.
+    pub async fn join(self) -> Result<()> {
+        let (office, served) = tokio::join!(self.office, self.served);
+        let ended = |what: &str, error: tokio::task::JoinError| {
+            Error::new(ErrorKind::Unavailable, format!("{what} ended: {error}"))
+        };
+        office.map_err(|error| ended("the office of the leader", error))?;
+        served.map_err(|error| ended("the server", error))?
+    }
+}
+
+async fn serve(listener: TcpListener, handle: Handle, cancel: CancellationToken) -> Result<()> {
+    let failed =
+        |error: &dyn std::fmt::Display| Error::new(ErrorKind::Config, format!("server failed: {error}"));
+    let session = SessionService { role: handle.role.clone(), cancel: cancel.clone() };
+    let session = SessionServer::new(session)
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    reporter.set_service_status("shardwright.v1.Session", tonic_health::ServingStatus::Serving).await;
+    reporter.set_service_status("shardwright.v1.Admin", tonic_health::ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+    };
+    let router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .tcp_nodelay(true)
+        .add_service(health)
+        .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
+        .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)
+        .add_service(session);
+    let stop = cancel.clone();
+    let serving =
+        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());
+    let lingering = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        biased;
+        served = serving => served.map_err(|error| failed(&error)),
+        () = lingering => Ok(()),
+    }
+}

@@ -1,0 +1,400 @@
+//! What a worker says, and what the term makes of it.
+
+use logic::{
+    checkpoint::{Moved, Verdict},
+    gate::{Failure, Released},
+    plan::RunReport,
+};
+use model::{Epoch, Position, TaskId, Timestamp};
+use proto::v1::{self, coordinator_message::Message, worker_message};
+use store::{Guard, WorkerKey};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outbound, Session, list::to_wire};
+use crate::{
+    events::Level,
+    handle::BadRow,
+    membership::{self, Verdict as JoinVerdict},
+    term::{Outcome, State, Term},
+};
+
+/// How many bad records are kept for users to look at.
+const BAD_KEPT: usize = 1000;
+
+impl Term {
+    /// A stream said hello: it becomes a candidate and is welcomed. Its answer will make the join count (P1).
+    pub(super) fn open_session(&self, hello: v1::Hello, out: Outbound) -> (u64, CancellationToken) {
+        let timing = &self.config.timing;
+        let end = CancellationToken::new();
+        let session = Session {
+            heartbeat: hello.heartbeat,
+            hello,
+            joined: false,
+            leaving: false,
+            budget: (0, 0),
+            heard_at: self.clock.now(),
+            out,
+            end: end.clone(),
+            sent: None,
+            strays: Vec::new(),
+        };
+        session.send(
+            self.revision(),
+            Message::Welcome(v1::Welcome {
+                heartbeat_interval: Some(to_wire(timing.heartbeat)),
+                fence_after: Some(to_wire(timing.fence_after)),
+                handoff_deadline: Some(to_wire(timing.handoff_deadline)),
+            }),
+        );
+        let mut state = self.state();
+        state.session_next += 1;
+        let id = state.session_next;
+        state.sessions.insert(id, session);
+        (id, end)
+    }
+
+    /// The stream is over. Whether its process is, only silence tells.
+    pub(super) fn close_session(&self, id: u64) {
+        let mut state = self.state();
+        if let Some(session) = state.sessions.remove(&id)
+            && session.joined
+            && session.leaving
+        {
+            // An orderly stop ends its stream last: nobody needs to wait for its silence to be sure of what it released.
+            self.nudge.notify_one();
+        }
+    }
+
+    /// One message of a session.
+    pub(super) async fn hear(&self, id: u64, message: worker_message::Message) {
+        match message {
+            worker_message::Message::Heartbeat(heartbeat) => self.heartbeat(id, heartbeat).await,
+            worker_message::Message::Progress(progress) => {
+                let mut state = self.state();
+                if joined(&state, id) {
+                    for moved in progress.tasks.into_iter().filter_map(moved) {
+                        self.progress(&mut state, id, moved);
+                    }
+                    self.moved.notify_one();
+                }
+            }
+            worker_message::Message::Released(released) => self.released(id, released),
+            worker_message::Message::SplitEnded(ended) => {
+                if let Ok(source) = ended.source_id.parse() {
+                    self.state().wake_discovery(source);
+                }
+            }
+            worker_message::Message::Drain(_) => self.leaving(id),
+            worker_message::Message::Hello(_) => {
+                if let Some(session) = self.state().sessions.get(&id) {
+                    session.end.cancel();
+                }
+            }
+        }
+    }
+
+    async fn heartbeat(&self, id: u64, heartbeat: v1::Heartbeat) {
+        let must_join = {
+            let mut state = self.state();
+            let loaded = state.loaded;
+            let Some(session) = state.sessions.get_mut(&id) else { return };
+            session.heartbeat = session.heartbeat.max(heartbeat.number);
+            session.budget = (heartbeat.budget_used, heartbeat.budget_size);
+            session.heard_at = self.clock.now();
+            loaded && !session.joined
+        };
+        if must_join && !self.join(id).await {
+            return;
+        }
+        let mut state = self.state();
+        let now = self.clock.now();
+        let Some(session) = state.sessions.get(&id) else { return };
+        let process = session.hello.process.clone();
+        if session.joined {
+            membership::heartbeat(&mut state.memory.observed.heard, &process, now);
+            for report in heartbeat.reports {
+                self.report(&mut state, &process, report);
+            }
+            if !self.send_list(&mut state, id) {
+                return;
+            }
+        } else if state.loaded {
+            // It loaded between the two looks: the next heartbeat joins.
+            return;
+        }
+        // A leader answers only while it is sure to be one (P3).
+        if let Some(session) = state.sessions.get(&id)
+            && self.may_answer()
+        {
+            let answer = v1::HeartbeatAnswer { number: session.heartbeat };
+            session.send(self.revision(), Message::Answer(answer));
+        }
+    }
+
+    /// A position. A run that is not the task's current one is told to stop at once.
+    fn progress(&self, state: &mut State, id: u64, moved: Moved) {
+        let run = (moved.task.clone(), moved.epoch);
+        if state.take_progress(self, moved) != Verdict::Fenced {
+            return;
+        }
+        if let Some(session) = state.sessions.get_mut(&id)
+            && !session.strays.contains(&run)
+        {
+            let labels = [("task", run.0.to_string()), ("epoch", run.1.to_string())];
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            self.events.tell(
+                Level::Warn,
+                "task_fenced",
+                "a run that is not the current one moved on",
+                &labels,
+            );
+            session.strays.push(run);
+            state.memory.lists += 1;
+            self.send_list(state, id);
+        }
+    }
+
+    /// Makes a candidate's join count, or refuses it (P1). `false` if the session is over or must wait.
+    async fn join(&self, id: u64) -> bool {
+        let _one_at_a_time = self.joining.lock().await;
+        let (hello, record, stored) = {
+            let state = self.state();
+            let Some(session) = state.sessions.get(&id) else { return false };
+            let hello = session.hello.clone();
+            let stored = state.memory.view.workers.get(&hello.worker).cloned();
+            let record = membership::record_of(&hello, stored.as_ref().map(|s| &s.value));
+            (hello, record, stored)
+        };
+        if let JoinVerdict::Refuse(why) = self.verdict(&hello) {
+            self.refuse(id, why, true);
+            return false;
+        }
+        // The record comes first: the next leader must know whom this name stood for.
+        if stored.as_ref().is_none_or(|stored| stored.value != record) {
+            let keys = self.state().memory.keys.clone();
+            let key = keys.worker(&hello.worker);
+            let guard = stored.map_or(Guard::Absent(key.clone()), |s| Guard::Unchanged(key, s.mod_revision));
+            let write = keys.put::<WorkerKey>(&hello.worker, &record);
+            match self.commit(vec![guard], vec![write]).await {
+                Ok(Outcome::Done(_)) => {}
+                Ok(Outcome::Lost(_)) => return false,
+                Err(error) => {
+                    tracing::warn!(worker = hello.worker, %error, "join was not stored");
+                    return false;
+                }
+            }
+        }
+        if let JoinVerdict::Refuse(why) = self.verdict(&hello) {
+            self.refuse(id, why, true);
+            return false;
+        }
+        self.joined(id, &hello, &record);
+        true
+    }
+
+    fn verdict(&self, hello: &v1::Hello) -> JoinVerdict {
+        if hello.worker.is_empty() || hello.process.is_empty() {
+            return JoinVerdict::Refuse("a hello must name its worker and its process".to_owned());
+        }
+        let state = self.state();
+        let stored = state.memory.view.workers.get(&hello.worker).map(|stored| &stored.value);
+        let heard = &state.memory.observed.heard;
+        membership::may_join(heard, hello, stored, self.clock.now(), self.config.timing.session_timeout)
+    }
+
+    fn refuse(&self, id: u64, reason: String, retry: bool) {
+        let mut state = self.state();
+        if let Some(session) = state.sessions.remove(&id) {
+            let worker = session.hello.worker.clone();
+            self.events.tell(Level::Warn, "worker_refused", reason.as_str(), &[("worker", &worker)]);
+            session.send(self.revision(), Message::Refused(v1::Refused { reason, retry }));
+            session.end.cancel();
+        }
+    }
+
+    fn joined(&self, id: u64, hello: &v1::Hello, record: &model::WorkerRecord) {
+        let mut state = self.state();
+        // The join ends every other session under this name (P1).
+        let others: Vec<u64> = state
+            .sessions
+            .iter()
+            .filter(|(other, s)| **other != id && s.joined && s.hello.worker == hello.worker)
+            .map(|(other, _)| *other)
+            .collect();
+        let mut leaving = false;
+        for other in others {
+            if let Some(old) = state.sessions.remove(&other) {
+                leaving |= old.leaving && old.hello.process == hello.process;
+                old.end.cancel();
+            }
+        }
+        let strays = strays(&state, hello);
+        let back = state.memory.observed.heard.processes.contains_key(&hello.process);
+        membership::join(&mut state.memory.observed.heard, &hello.worker, record, self.clock.now());
+        state.memory.lists += 1;
+        if let Some(session) = state.sessions.get_mut(&id) {
+            session.joined = true;
+            session.leaving = leaving;
+            session.strays = strays;
+        }
+        if !back {
+            let message = format!("worker `{}` joined", hello.worker);
+            let labels = [("worker", hello.worker.as_str()), ("process", hello.process.as_str())];
+            self.events.tell(Level::Info, "worker_joined", message, &labels);
+        }
+        self.nudge.notify_one();
+    }
+
+    /// An orderly stop: its tasks go to others, and it gets no new ones.
+    fn leaving(&self, id: u64) {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(&id).filter(|session| session.joined) else { return };
+        session.leaving = true;
+        let (worker, process) = (session.hello.worker.clone(), session.hello.process.clone());
+        if let Some(process) = state.memory.observed.heard.processes.get_mut(&process)
+            && !process.draining
+        {
+            process.draining = true;
+            let message = format!("worker `{worker}` stops in order");
+            self.events.tell(Level::Info, "worker_draining", message, &[("worker", &worker)]);
+        }
+        self.nudge.notify_one();
+    }
+
+    /// A run is over. Its last position is made durable first, and only then the run counts as released.
+    fn released(&self, id: u64, released: v1::Released) {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(&id).filter(|session| session.joined) else { return };
+        let Some((task, epoch)) = run_of(released.task.as_ref(), released.epoch) else { return };
+        session.strays.retain(|stray| *stray != (task.clone(), epoch));
+        // Heard already, or of a run that nothing names any more.
+        let observed = &state.memory.observed;
+        let named = observed.assignments.get(&task).is_some_and(|(current, run)| {
+            *current == epoch || run.predecessors.iter().any(|old| old.epoch == epoch)
+        });
+        if !named || observed.heard.releases.contains_key(&(task.clone(), epoch)) {
+            state.memory.lists += 1;
+            return;
+        }
+        let failure = state.failure(&task, &released);
+        let release = Released { drained: released.drained, at: self.clock.now(), failure };
+        match released.final_progress.and_then(moved).filter(|last| last.task == task && last.epoch == epoch)
+        {
+            Some(last) => {
+                state.release_after(self, last, release);
+                self.moved.notify_one();
+            }
+            None => self.count_release(&mut state, (task, epoch), release),
+        }
+    }
+
+    /// The run counts as released from now on.
+    pub(crate) fn count_release(&self, state: &mut State, run: (TaskId, Epoch), release: Released) {
+        let (task, epoch) = (run.0.to_string(), run.1.to_string());
+        let labels = [("task", task.as_str()), ("epoch", epoch.as_str())];
+        match &release.failure {
+            Some(failure) => self.events.tell(Level::Warn, "task_failed", failure.message.as_str(), &labels),
+            None => {
+                let how = if release.drained { "drained" } else { "stopped" };
+                self.events.tell(Level::Info, "task_released", format!("the run {how}"), &labels);
+            }
+        }
+        if let Some(order) = state.memory.observed.stopping.get(&run) {
+            let took = self.clock.now().saturating_sub(order.at);
+            self.meters.handoff.record(took.as_secs_f64(), &[]);
+        }
+        state.memory.observed.heard.releases.entry(run).or_insert(release);
+        state.memory.lists += 1;
+        self.nudge.notify_one();
+    }
+
+    fn report(&self, state: &mut State, process: &str, mut report: v1::Report) {
+        let Some((task, epoch)) = run_of(report.task.as_ref(), report.epoch) else { return };
+        let ours = |(current, run): &(Epoch, model::Assignment)| *current == epoch && run.process == process;
+        if !state.memory.observed.assignments.get(&task).is_some_and(ours) {
+            return;
+        }
+        for record in std::mem::take(&mut report.bad) {
+            state.keep_bad(&task, record);
+        }
+        let failed = (report.state() == v1::RunState::Failed).then(|| report.error.clone());
+        let seen = RunReport { epoch, failed, bytes_per_second: report.bytes_per_second };
+        let before = state.memory.observed.reports.insert(task.clone(), seen.clone());
+        if before.is_none_or(|before| before.failed.is_some() != seen.failed.is_some()) {
+            if let Some(error) = &seen.failed {
+                let task = task.to_string();
+                self.events.tell(Level::Error, "task_failed", error.as_str(), &[("task", task.as_str())]);
+            }
+            self.nudge.notify_one();
+        }
+        state.reports.insert(task, report);
+    }
+}
+
+impl State {
+    fn keep_bad(&mut self, task: &TaskId, record: v1::BadRecord) {
+        let Some(sink) = self.memory.sink(task.sink) else { return };
+        let row = BadRow {
+            source: sink.source_name.clone(),
+            sink: sink.name.clone(),
+            split: task.split.name().to_owned(),
+            record,
+        };
+        if self.bad.len() == BAD_KEPT {
+            self.bad.pop_front();
+        }
+        self.bad.push_back(row);
+    }
+
+    /// Why a run ended by itself, and the how-many-th time in a row: a moved checkpoint starts the count anew.
+    fn failure(&mut self, task: &TaskId, released: &v1::Released) -> Option<Failure> {
+        if released.error.is_empty() {
+            return None;
+        }
+        let at = self.memory.observed.checkpoints.get(task).map_or(0, |checkpoint| checkpoint.revision);
+        let count = match self.failures.get(task) {
+            Some((before, count)) if *before == at => count + 1,
+            _ => 1,
+        };
+        self.failures.insert(task.clone(), (at, count));
+        Some(Failure {
+            needs_human: matches!(released.error_kind.as_str(), "config" | "denied" | "rejected"),
+            message: released.error.clone(),
+            count,
+        })
+    }
+}
+
+fn joined(state: &State, id: u64) -> bool {
+    state.sessions.get(&id).is_some_and(|session| session.joined)
+}
+
+/// The runs that a process says it has and that are not assigned to it.
+fn strays(state: &State, hello: &v1::Hello) -> Vec<(TaskId, Epoch)> {
+    hello
+        .running
+        .iter()
+        .filter_map(|run| run_of(run.task.as_ref(), run.epoch))
+        .filter(|(task, epoch)| {
+            let assigned = state.memory.observed.assignments.get(task);
+            !assigned.is_some_and(|(current, run)| current == epoch && run.process == hello.process)
+        })
+        .collect()
+}
+
+fn run_of(task: Option<&v1::Task>, epoch: Option<v1::Epoch>) -> Option<(TaskId, Epoch)> {
+    Some((TaskId::try_from(task?).ok()?, epoch?.into()))
+}
+
+/// A progress message in the model's words; nothing if it lacks something.
+fn moved(progress: v1::TaskProgress) -> Option<Moved> {
+    let (task, epoch) = run_of(progress.task.as_ref(), progress.epoch)?;
+    Some(Moved {
+        task,
+        epoch,
+        serial: progress.serial,
+        position: Position::try_from(progress.position?).ok()?,
+        records: progress.records,
+        caught_up_at: progress.caught_up_at_ms.map(Timestamp),
+    })
+}

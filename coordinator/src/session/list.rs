@@ -1,0 +1,97 @@
+//! The task list of one process as a message: computed, compared with what is in the stream, sent when it differs. Gates are
+//! those of the moment of sending (P11); the worker keeps the first it got for an epoch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use logic::plan::{StopOrder, TaskList};
+use model::{ObjectId, SplitId};
+use proto::v1::{self, coordinator_message::Message};
+
+use super::Sent;
+use crate::{
+    memory::Memory,
+    term::{State, Term},
+};
+
+impl Term {
+    /// Puts the current list of a joined session into its stream, unless it is there already. `false` if the session was cut.
+    pub(crate) fn send_list(&self, state: &mut State, id: u64) -> bool {
+        let State { memory, sessions, .. } = state;
+        let Some(session) = sessions.get_mut(&id) else { return false };
+        if session.sent.as_ref().is_some_and(|sent| sent.version == memory.lists) {
+            return true;
+        }
+        let now = self.clock.now();
+        let process = &session.hello.process;
+        let mut list =
+            logic::plan::list(&memory.desired, &memory.observed, process, &self.config.timing, now);
+        list.stop.extend(session.strays.iter().map(|(task, epoch)| StopOrder {
+            task: task.clone(),
+            epoch: *epoch,
+            deadline: Duration::ZERO,
+        }));
+        let readers = readers(memory, &list);
+        let same = session.sent.as_ref().is_some_and(|sent| sent.list.same(&list) && sent.readers == readers);
+        let sent = same || session.send(self.revision(), message(memory, &list, &readers, session.heartbeat));
+        session.sent = Some(Sent { version: memory.lists, list, readers });
+        sent
+    }
+}
+
+/// How many processes read the split of each run now: each keeps to its part of the source's quota.
+fn readers(memory: &Memory, list: &TaskList) -> Vec<u32> {
+    let source = |sink: ObjectId| memory.desired.sinks.get(&sink).map(|sink| sink.source);
+    let mut processes: BTreeMap<(ObjectId, &SplitId), BTreeSet<&str>> = BTreeMap::new();
+    for (task, (_, run)) in &memory.observed.assignments {
+        if let Some(source) = source(task.sink) {
+            processes.entry((source, &task.split)).or_default().insert(&run.process);
+        }
+    }
+    let count = |run: &logic::plan::RunOrder| {
+        let reading = source(run.task.sink).and_then(|source| processes.get(&(source, &run.task.split)));
+        reading.map_or(1, |reading| u32::try_from(reading.len()).unwrap_or(u32::MAX)).max(1)
+    };
+    list.run.iter().map(count).collect()
+}
+
+fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) -> Message {
+    let sinks: BTreeSet<ObjectId> = list.run.iter().map(|run| run.task.sink).collect();
+    let sinks: Vec<&model::SinkSpec> = sinks.iter().filter_map(|id| memory.sink(*id)).collect();
+    let sources: BTreeSet<ObjectId> = sinks.iter().map(|sink| sink.source).collect();
+    let run = list.run.iter().zip(readers).map(|(run, readers)| v1::RunTask {
+        task: Some((&run.task).into()),
+        epoch: Some(run.epoch.into()),
+        source_id: memory.sink(run.task.sink).map(|sink| sink.source.to_string()).unwrap_or_default(),
+        start: Some(proto::position_to_wire(&run.start)),
+        gate: Some(to_wire(run.gate)),
+        readers: *readers,
+    });
+    let stop = list.stop.iter().map(|stop| v1::StopTask {
+        task: Some((&stop.task).into()),
+        epoch: Some(stop.epoch.into()),
+        deadline: Some(to_wire(stop.deadline)),
+    });
+    Message::SetTasks(v1::SetTasks {
+        heartbeat,
+        sources: sources.iter().filter_map(|id| memory.source(*id)).map(json).collect(),
+        sinks: sinks.into_iter().map(json).collect(),
+        run: run.collect(),
+        stop: stop.collect(),
+    })
+}
+
+fn json<T: serde::Serialize>(spec: &T) -> Vec<u8> {
+    serde_json::to_vec(spec).expect("specs have text keys only, so JSON can hold them")
+}
+
+/// A duration as a message, rounded up: a gate must not open early.
+pub(crate) fn to_wire(span: Duration) -> prost_types::Duration {
+    let span = span.min(Duration::from_secs(u64::from(u32::MAX)));
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or(999_999_999),
+    }
+}

@@ -1,0 +1,91 @@
+//! The gRPC side of a session: opens it, feeds it, ends it. Decides nothing but when a stream is over.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::v1::{self, coordinator_message::Message, session_server, worker_message};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{OUTBOUND_MAX, Outbound};
+use crate::{handle::Role, term::Term};
+
+/// How long a stream may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// Serves `Session`.
+pub(crate) struct SessionService {
+    /// Who leads.
+    pub role: watch::Receiver<Role>,
+    /// Ends with the server.
+    pub cancel: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl session_server::Session for SessionService {
+    type AttachStream = ReceiverStream<Result<v1::CoordinatorMessage, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (out, stream) = mpsc::channel(OUTBOUND_MAX);
+        let role = self.role.borrow().clone();
+        match role {
+            Role::Leads(term) => {
+                let cancel = self.cancel.clone();
+                tokio::spawn(async move { converse(&term, request.into_inner(), out, cancel).await });
+            }
+            Role::Follows(leader) => {
+                let redirect = v1::Redirect { leader: leader.unwrap_or_default() };
+                let message = Some(Message::Redirect(redirect));
+                // Cannot fail: the channel is new and its other end is in our hand.
+                let _ = out.try_send(Ok(v1::CoordinatorMessage { leader_revision: 0, message }));
+            }
+        }
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Hears one stream until it, its session or the term is over.
+async fn converse(
+    term: &Arc<Term>,
+    mut inbound: Streaming<v1::WorkerMessage>,
+    out: Outbound,
+    server: CancellationToken,
+) {
+    let hello = tokio::select! {
+        biased;
+        () = term.cancel.cancelled() => return,
+        first = tokio::time::timeout(HELLO_WITHIN, inbound.message()) => match first {
+            Ok(Ok(Some(v1::WorkerMessage { message: Some(worker_message::Message::Hello(hello)) }))) => hello,
+            _ => {
+                let status = Status::invalid_argument("the first message of a session must be a hello");
+                let _ = out.try_send(Err(status));
+                return;
+            }
+        },
+    };
+    let worker = hello.worker.clone();
+    let (id, end) = term.open_session(hello, out);
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = term.cancel.cancelled() => break,
+            () = server.cancelled() => break,
+            () = end.cancelled() => break,
+            message = inbound.message() => message,
+        };
+        match message {
+            Ok(Some(v1::WorkerMessage { message: Some(message) })) => term.hear(id, message).await,
+            Ok(Some(_)) => tracing::debug!(%worker, "message of a kind that this release does not know"),
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(%worker, %status, "session broke");
+                break;
+            }
+        }
+    }
+    term.close_session(id);
+}

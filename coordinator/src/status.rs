@@ -1,0 +1,340 @@
+//! The cluster as users see it, made from the term's memory at one moment. Decides nothing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use logic::lineage::{Standing, standing};
+use model::{ObjectKind, SinkSpec, SplitRecord, TaskId};
+use proto::v1;
+
+use crate::{
+    clock,
+    error::{Error, ErrorKind, Result},
+    handle::Leader,
+    session::to_wire,
+    term::{State, Term},
+};
+
+/// Every state of a split.
+pub(crate) const STATES: &[&str] = &[
+    "pending",
+    "unassigned",
+    "gated",
+    "reading",
+    "retrying",
+    "failed",
+    "draining",
+    "paused",
+    "drained",
+    "gap",
+];
+
+/// Bytes from which the size of the store is worth a warning: etcd's default quota is 2 GiB.
+const STORE_BYTES_WARN: u64 = 3 << 29;
+
+impl Leader {
+    /// The whole cluster.
+    #[must_use]
+    pub fn status(&self) -> v1::StatusReply {
+        let (term, state) = (&self.term, self.term.state());
+        let splits = splits(term, &state, None, None, false);
+        v1::StatusReply {
+            cluster: term.config.cluster.clone(),
+            leader: term.address.to_string(),
+            leader_revision: term.revision(),
+            store: state.health.version.clone(),
+            workers: workers(term, &state),
+            sources: sources(term, &state),
+            sinks: sinks(&state, &splits),
+            splits,
+            warnings: warnings(term, &state),
+        }
+    }
+
+    /// Every worker that is known.
+    #[must_use]
+    pub fn workers(&self) -> Vec<v1::WorkerStatus> {
+        workers(&self.term, &self.term.state())
+    }
+
+    /// Splits per sink, sorted by source, sink and split; `None` is all; ended ones only if asked for.
+    #[must_use]
+    pub fn splits(&self, source: Option<&str>, sink: Option<&str>, ended: bool) -> Vec<v1::SplitStatus> {
+        splits(&self.term, &self.term.state(), source, sink, ended)
+    }
+
+    /// One split, once per sink. Errors: `Missing`.
+    pub fn describe_split(&self, source: &str, split: &str) -> Result<Vec<v1::SplitStatus>> {
+        let state = self.term.state();
+        let missing = |what: String| Error::new(ErrorKind::Missing, what);
+        let id = state
+            .memory
+            .named(ObjectKind::Source, source)
+            .ok_or_else(|| missing(format!("source \"{source}\" does not exist")))?;
+        let table = state.memory.observed.splits.get(&id);
+        if !table.is_some_and(|table| table.keys().any(|known| known.name() == split)) {
+            return Err(missing(format!("split \"{split}\" of source \"{source}\" does not exist")));
+        }
+        let mut found = splits(&self.term, &state, Some(source), None, true);
+        found.retain(|status| status.split == split);
+        Ok(found)
+    }
+}
+
+/// Every worker: those that were heard in this term, and those that only the store knows.
+fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
+    let heard = &state.memory.observed.heard;
+    let mut tasks: BTreeMap<&str, u32> = BTreeMap::new();
+    for (task, (epoch, run)) in &state.memory.observed.assignments {
+        if !heard.releases.contains_key(&(task.clone(), *epoch)) {
+            *tasks.entry(run.worker.as_str()).or_default() += 1;
+        }
+    }
+    let now = term.clock.now();
+    let one = |(name, stored): (&String, &store::Versioned<model::WorkerRecord>)| {
+        let record = &stored.value;
+        let process = heard.processes.get(&record.process);
+        let silent = now.saturating_sub(heard.last_heard(&record.process));
+        let tasks = tasks.get(name.as_str()).copied().unwrap_or(0);
+        let draining = record.draining || process.is_some_and(|process| process.draining);
+        let timing = &term.config.timing;
+        let condition = if silent >= timing.session_timeout {
+            "dead"
+        } else if silent >= timing.heartbeat * 3 || process.is_none() {
+            "silent"
+        } else if draining {
+            if tasks == 0 { "drained" } else { "draining" }
+        } else {
+            "live"
+        };
+        let budget = state.session_of(&record.process).map_or((0, 0), |(_, session)| session.budget);
+        v1::WorkerStatus {
+            name: name.clone(),
+            process: record.process.clone(),
+            state: condition.to_owned(),
+            version: record.version.clone(),
+            zone: record.zone.clone(),
+            capacity: record.capacity,
+            tasks,
+            heard_ago: Some(to_wire(silent)),
+            budget_used: budget.0,
+            budget_size: budget.1,
+        }
+    };
+    state.memory.view.workers.iter().map(one).collect()
+}
+
+fn sources(term: &Term, state: &State) -> Vec<v1::SourceStatus> {
+    let one = |spec: std::sync::Arc<model::SourceSpec>| {
+        let table = state.memory.observed.splits.get(&spec.id);
+        let count = |closed: bool| {
+            let records = table.into_iter().flat_map(|table| table.values());
+            let of =
+                |record: &&SplitRecord| record.closed == closed && record.state == model::SplitState::Listed;
+            u32::try_from(records.filter(of).count()).unwrap_or(u32::MAX)
+        };
+        let discovery = state.discovery.get(&spec.id);
+        let listed = discovery.and_then(|discovery| discovery.listed_at);
+        v1::SourceStatus {
+            name: spec.name.clone(),
+            connector: spec.connector.clone(),
+            splits_open: count(false),
+            splits_closed: count(true),
+            error: discovery.map(|discovery| discovery.error.clone()).unwrap_or_default(),
+            discovered_ago: listed.map(|at| to_wire(term.clock.now().saturating_sub(at))),
+        }
+    };
+    state.memory.sources().into_iter().map(one).collect()
+}
+
+/// Every sink, those that are being dropped included.
+fn sinks(state: &State, splits: &[v1::SplitStatus]) -> Vec<v1::SinkStatus> {
+    let mut sinks: Vec<v1::SinkStatus> = state
+        .memory
+        .desired
+        .sinks
+        .iter()
+        .filter_map(|(id, desired)| Some(sink(state, state.memory.sink(*id)?, desired.dropping, splits)))
+        .collect();
+    sinks.sort_by(|a, b| a.name.cmp(&b.name));
+    sinks
+}
+
+fn sink(state: &State, spec: &SinkSpec, dropping: bool, splits: &[v1::SplitStatus]) -> v1::SinkStatus {
+    let ours = || splits.iter().filter(|split| split.sink == spec.name);
+    let any = |condition: &str| ours().any(|split| split.state == condition);
+    let condition = if dropping {
+        "dropping"
+    } else if spec.paused {
+        "paused"
+    } else if any("failed") {
+        "failed"
+    } else if any("retrying") {
+        "retrying"
+    } else {
+        "running"
+    };
+    let reports = || state.reports.iter().filter(|(task, _)| task.sink == spec.id).map(|(_, report)| report);
+    let durable = state.memory.observed.checkpoints.iter().filter(|(task, _)| task.sink == spec.id);
+    v1::SinkStatus {
+        name: spec.name.clone(),
+        source: spec.source_name.clone(),
+        connector: spec.connector.clone(),
+        state: condition.to_owned(),
+        lag_ms_max: ours().filter_map(|split| split.lag_ms).max().unwrap_or(0),
+        records_per_second: ours().map(|split| split.records_per_second).sum(),
+        records: durable.map(|(_, checkpoint)| checkpoint.value.records).sum(),
+        skipped: reports().map(|report| report.records_skipped).sum(),
+        dead_lettered: reports().map(|report| report.records_dead_lettered).sum(),
+        error: ours().map(|split| &split.error).find(|error| !error.is_empty()).cloned().unwrap_or_default(),
+    }
+}
+
+/// Splits per sink, sorted by source, sink and split.
+pub(crate) fn splits(
+    term: &Term,
+    state: &State,
+    source: Option<&str>,
+    sink: Option<&str>,
+    ended: bool,
+) -> Vec<v1::SplitStatus> {
+    let mut found = Vec::new();
+    for (id, desired) in &state.memory.desired.sinks {
+        let Some(spec) = state.memory.sink(*id) else { continue };
+        let wanted = source.is_none_or(|name| name == spec.source_name)
+            && sink.is_none_or(|name| name == spec.name)
+            && !desired.dropping;
+        let Some(table) = state.memory.observed.splits.get(&spec.source).filter(|_| wanted) else { continue };
+        for (split, record) in table {
+            let task = TaskId { sink: *id, split: split.clone() };
+            let standing = standing(table, &state.memory.observed, (*id, desired), split);
+            let status = split_status(term, state, (spec, &task), record, standing);
+            if ended || !matches!(status.state.as_str(), "drained") {
+                found.push(status);
+            }
+        }
+    }
+    found.sort_by(|a, b| (&a.source, &a.sink, &a.split).cmp(&(&b.source, &b.sink, &b.split)));
+    found
+}
+
+fn split_status(
+    term: &Term,
+    state: &State,
+    (spec, task): (&SinkSpec, &TaskId),
+    record: &SplitRecord,
+    standing: Option<Standing>,
+) -> v1::SplitStatus {
+    let observed = &state.memory.observed;
+    let run = observed.assignments.get(task);
+    let report = run.and_then(|(epoch, _)| {
+        let of_run = |report: &&v1::Report| report.epoch == Some((*epoch).into());
+        state.reports.get(task).filter(of_run)
+    });
+    let checkpoint = observed.checkpoints.get(task).map(|stored| &stored.value);
+    let position = checkpoint.map_or_else(
+        || model::Position::Start(record.start.clone()).to_string(),
+        |checkpoint| checkpoint.position.to_string(),
+    );
+    let age = checkpoint.map(|checkpoint| clock::wall_ms().saturating_sub(checkpoint.at.0).max(0));
+    let live = report.cloned().unwrap_or_default();
+    let waits_for = match state.waiting.get(task) {
+        Some(waits_for) => waits_for.clone(),
+        None => live.waits_for.clone(),
+    };
+    v1::SplitStatus {
+        source: spec.source_name.clone(),
+        sink: spec.name.clone(),
+        split: task.split.name().to_owned(),
+        state: condition(term, state, spec, task, standing.as_ref()).to_owned(),
+        worker: run.map(|(_, run)| run.worker.clone()).unwrap_or_default(),
+        epoch: run.map(|(epoch, _)| epoch.to_string()).unwrap_or_default(),
+        position,
+        lag_ms: live.lag_ms,
+        records_per_second: live.records_per_second,
+        bytes_per_second: live.bytes_per_second,
+        records: checkpoint.map_or(0, |checkpoint| checkpoint.records),
+        error: live.error,
+        next_retry: live.next_retry,
+        waits_for,
+        parents: record.parents.clone(),
+        checkpoint_age: age.map(|ms| to_wire(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))),
+        hash_first: record.range.map(|range| range.first.to_string()).unwrap_or_default(),
+        hash_last: record.range.map(|range| range.last.to_string()).unwrap_or_default(),
+    }
+}
+
+/// One word for where a task stands.
+fn condition(
+    term: &Term,
+    state: &State,
+    spec: &SinkSpec,
+    task: &TaskId,
+    standing: Option<&Standing>,
+) -> &'static str {
+    let observed = &state.memory.observed;
+    match standing {
+        Some(Standing::Done) => return "drained",
+        Some(Standing::Gone { lost: true }) => return "gap",
+        Some(Standing::Gone { lost: false }) => return "drained",
+        _ => {}
+    }
+    let run = observed.assignments.get(task);
+    let Some((epoch, assignment)) =
+        run.filter(|(epoch, _)| !observed.heard.releases.contains_key(&(task.clone(), *epoch)))
+    else {
+        return match standing {
+            _ if spec.paused => "paused",
+            Some(Standing::WaitsFor(_)) => "pending",
+            _ => "unassigned",
+        };
+    };
+    if observed.stopping.contains_key(&(task.clone(), *epoch)) {
+        return "draining";
+    }
+    let report = state.reports.get(task).filter(|report| report.epoch == Some((*epoch).into()));
+    match report.map(v1::Report::state) {
+        Some(v1::RunState::Gated) => "gated",
+        Some(v1::RunState::Retrying) => "retrying",
+        Some(v1::RunState::Failed) => "failed",
+        Some(v1::RunState::Draining) => "draining",
+        Some(v1::RunState::Running) => "reading",
+        Some(v1::RunState::Unspecified) | None => {
+            let gate = logic::gate::gate(
+                task,
+                &assignment.predecessors,
+                &observed.heard,
+                &term.config.timing,
+                term.clock.now(),
+            );
+            let gated = state.memory.desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
+            if gated && !gate.is_zero() { "gated" } else { "reading" }
+        }
+    }
+}
+
+/// What stands in the way, in words.
+fn warnings(term: &Term, state: &State) -> Vec<String> {
+    let mut warnings: Vec<String> =
+        state.health.alarms.iter().map(|alarm| format!("the store raises an alarm: {alarm}")).collect();
+    if state.health.size_bytes > STORE_BYTES_WARN {
+        let mebibytes = state.health.size_bytes >> 20;
+        warnings.push(format!("the store is large: {mebibytes} MiB"));
+    }
+    let observed = &state.memory.observed;
+    let wants_workers = state.memory.desired.sinks.values().any(|sink| !sink.paused && !sink.dropping);
+    if wants_workers && observed.heard.live(&term.config.timing, term.clock.now()).next().is_none() {
+        warnings.push("no worker is alive: nothing is read".to_owned());
+    }
+    for (id, discovery) in &state.discovery {
+        if discovery.holes > 0
+            && let Some(source) = state.memory.source(*id)
+        {
+            warnings.push(format!(
+                "{} parts of source `{}` are owned by no known split",
+                discovery.holes, source.name
+            ));
+        }
+    }
+    warnings.extend(state.violations.iter().map(|violation| format!("broken invariant {violation}")));
+    warnings
+}

@@ -1,0 +1,170 @@
+//! What a leader does besides: looks at the invariants, measures, compacts the store's history, and forgets workers that are
+//! long gone. Nothing here decides who runs what.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use logic::{
+    invariant::{World, check},
+    plan::{Desired, Observed},
+};
+use opentelemetry::KeyValue;
+use store::{Guard, LaneKey, WorkerKey, Write};
+
+use crate::{
+    events::Level,
+    status,
+    term::{State, Term},
+};
+
+/// How often.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How often the store is looked after, and how old the history is that it loses then.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a silent worker without tasks is remembered.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// Runs until the term ends.
+pub(crate) async fn run(term: Arc<Term>) {
+    let mut earlier: Option<(Desired, Observed)> = None;
+    let mut revisions: VecDeque<(Duration, u64)> = VecDeque::new();
+    let mut maintained = None;
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            () = term.cancel.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let (desired, observed) = {
+            let state = term.state();
+            (state.memory.desired.clone(), state.memory.observed.clone())
+        };
+        judge(&term, (&desired, &observed), earlier.as_ref());
+        earlier = Some((desired, observed));
+        measure(&term);
+        let now = term.clock.now();
+        revisions.push_back((now, term.state().memory.view.revision));
+        if maintained.is_none_or(|at| now.saturating_sub(at) >= MAINTAIN_EVERY) {
+            maintained = Some(now);
+            maintain(&term, &mut revisions, now).await;
+            forget(&term, now).await;
+        }
+    }
+}
+
+/// Counts and logs broken invariants; each is told once for as long as it lasts.
+fn judge(term: &Term, (desired, observed): (&Desired, &Observed), earlier: Option<&(Desired, Observed)>) {
+    let earlier = earlier.map(|(desired, observed)| World { desired, observed });
+    let found = check(World { desired, observed }, earlier);
+    let mut state = term.state();
+    for violation in &found {
+        let text = format!("{}: {}", violation.id, violation.message);
+        term.meters.violations.add(1, &[KeyValue::new("id", violation.id)]);
+        if !state.violations.contains(&text) {
+            term.events.tell(Level::Error, "invariant_broken", text, &[("id", violation.id)]);
+        }
+    }
+    state.violations = found.iter().map(|v| format!("{}: {}", v.id, v.message)).collect();
+}
+
+fn measure(term: &Term) {
+    let (mut per_state, ages) = {
+        let state = term.state();
+        let mut per_state: BTreeMap<String, u64> = BTreeMap::new();
+        for split in status::splits(term, &state, None, None, true) {
+            *per_state.entry(split.state).or_default() += 1;
+        }
+        let heard = &state.memory.observed.heard;
+        let now = term.clock.now();
+        let ages: Vec<(String, f64)> = state
+            .memory
+            .view
+            .workers
+            .iter()
+            .map(|(name, worker)| {
+                let silent = now.saturating_sub(heard.last_heard(&worker.value.process));
+                (name.clone(), silent.as_secs_f64())
+            })
+            .collect();
+        (per_state, ages)
+    };
+    // A state that has become empty must say so.
+    for known in status::STATES {
+        let count = per_state.remove(*known).unwrap_or(0);
+        term.meters.splits.record(count, &[KeyValue::new("state", *known)]);
+    }
+    for (worker, age) in ages {
+        term.meters.heartbeat_age.record(age, &[KeyValue::new("worker", worker)]);
+    }
+}
+
+/// Compacts to where the history was a minute ago, and keeps what the store says of its health.
+async fn maintain(term: &Term, revisions: &mut VecDeque<(Duration, u64)>, now: Duration) {
+    let mut before = None;
+    while let Some((at, revision)) = revisions.front().copied() {
+        if now.saturating_sub(at) < MAINTAIN_EVERY {
+            break;
+        }
+        before = Some(revision);
+        revisions.pop_front();
+    }
+    match term.store.maintain(before.filter(|_| term.config.compact)).await {
+        Ok(health) => {
+            for alarm in &health.alarms {
+                let message = format!("the store raises an alarm: {alarm}");
+                term.events.tell(Level::Error, "store_alarm", message, &[]);
+            }
+            term.state().health = health;
+        }
+        Err(error) => tracing::warn!(%error, "store could not be looked after"),
+    }
+}
+
+/// Removes the records of workers that have been silent for long and that no task names, with their lanes.
+async fn forget(term: &Term, now: Duration) {
+    let gone: Vec<(String, Guard, Vec<Write>)> = {
+        let state = term.state();
+        state
+            .memory
+            .view
+            .workers
+            .iter()
+            .filter(|(name, worker)| {
+                let heard = state.memory.observed.heard.last_heard(&worker.value.process);
+                heard + FORGET_AFTER <= now && !named(&state, name)
+            })
+            .map(|(name, worker)| {
+                let keys = &state.memory.keys;
+                let lanes = state.memory.view.lanes.keys().filter(|(owner, _)| owner == name);
+                let mut writes: Vec<Write> = lanes.map(|lane| keys.delete::<LaneKey>(lane)).collect();
+                writes.truncate(store::COMMIT_OPS_MAX - 1);
+                writes.push(keys.delete::<WorkerKey>(name));
+                (name.clone(), Guard::Unchanged(keys.worker(name), worker.mod_revision), writes)
+            })
+            .collect()
+    };
+    for (name, guard, writes) in gone {
+        match term.commit(vec![guard], writes).await {
+            Ok(_) => {
+                let message = format!("worker `{name}` is forgotten");
+                term.events.tell(Level::Info, "worker_forgotten", message, &[("worker", &name)]);
+            }
+            Err(error) => {
+                tracing::warn!(%error, worker = name, "worker could not be forgotten");
+                return;
+            }
+        }
+    }
+}
+
+fn named(state: &State, worker: &str) -> bool {
+    state.memory.observed.assignments.values().any(|(_, run)| {
+        run.worker == worker || run.predecessors.iter().any(|predecessor| predecessor.worker == worker)
+    })
+}
