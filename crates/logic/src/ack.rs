@@ -108,6 +108,12 @@ impl AckTracker {
         self.items.is_empty()
     }
 
+    /// Chunks that are not done, or wait for an older one.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// True when this chunk is all that is missing.
     #[must_use]
     pub fn is_only(&self, chunk: ChunkId) -> bool {

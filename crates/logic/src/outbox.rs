@@ -173,6 +173,12 @@ impl Outbox {
         self.closing = true;
     }
 
+    /// A row of a request that is under way.
+    #[must_use]
+    pub fn row(&self, id: RequestId, index: usize) -> Option<Row> {
+        self.in_flight.get(&id)?.rows.get(index).map(|pending| pending.row)
+    }
+
     /// Rows that wait to be sent.
     #[must_use]
     pub fn pending(&self) -> usize {

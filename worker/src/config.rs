@@ -1,0 +1,102 @@
+//! What a worker may be told. Every field has a default, a misspelt one is refused by its name.
+
+use std::{path::PathBuf, time::Duration};
+
+use logic::Timing;
+use serde::{Deserialize, Serialize};
+
+/// Settings of one worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Its stable name; the host's name when absent.
+    pub name: Option<String>,
+    /// What runs one process of it at a time (a pod's UID); made and kept in `data_dir` when absent.
+    pub instance: Option<String>,
+    /// Where it keeps its lock and its instance id. Two workers cannot share it.
+    pub data_dir: PathBuf,
+    /// URLs of coordinators; any of them will do, it is told who leads.
+    pub coordinators: Vec<String>,
+    /// Relative share of tasks.
+    pub capacity: u32,
+    /// Failure domain.
+    pub zone: String,
+    /// Bytes of records that may be between the sources and the destinations, all tasks together.
+    pub memory_budget: u64,
+    /// Reads that may wait for an answer at the same time; each may bring up to 10 MiB more than it reserved.
+    pub reads_concurrent_max: usize,
+    /// How long an orderly stop may take.
+    #[serde(with = "span")]
+    pub drain_deadline: Duration,
+    /// How long one request to a destination may take; every worker and coordinator of a cluster must agree on it.
+    #[serde(with = "span")]
+    pub write_attempt_timeout: Duration,
+    /// How long after it was given up a request may still land; every worker and coordinator must agree on it.
+    #[serde(with = "span")]
+    pub late_write_margin: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let timing = Timing::default();
+        Self {
+            name: None,
+            instance: None,
+            data_dir: PathBuf::from("shardwright-worker"),
+            coordinators: vec!["http://127.0.0.1:7070".to_owned()],
+            capacity: 1,
+            zone: String::new(),
+            memory_budget: 256 << 20,
+            reads_concurrent_max: 16,
+            drain_deadline: timing.handoff_deadline,
+            write_attempt_timeout: timing.write_attempt_timeout,
+            late_write_margin: timing.late_write_margin,
+        }
+    }
+}
+
+/// Durations as `100ms`, `5s`, `2m`, `1h`.
+mod span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{}ms", span.as_millis()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(d)?;
+        let wrong = || D::Error::custom(format!("`{text}` is not a duration, write it like `5s` or `200ms`"));
+        let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = text[..unit].parse().map_err(|_| wrong())?;
+        let millis = match text[unit..].trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_has_a_default_and_a_wrong_one_is_named() {
+        assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
+        let error = serde_json::from_str::<Config>(r#"{"capasity": 2}"#).unwrap_err().to_string();
+        assert!(error.contains("capasity"), "{error}");
+        let error = serde_json::from_str::<Config>(r#"{"drain_deadline": "5"}"#).unwrap_err().to_string();
+        assert!(error.contains("`5` is not a duration"), "{error}");
+    }
+
+    #[test]
+    fn settings_survive_being_written() {
+        let text = serde_json::to_string(&Config::default()).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,20 @@
+//! Runs: one epoch of a task each (P6). The session starts and stops them; a run reads, decodes and delivers by itself, and
+//! shows how far it is.
+
+mod chunk;
+mod decode;
+mod job;
+mod keys;
+mod reader;
+mod retry;
+mod run;
+mod shown;
+mod verdict;
+mod writer;
+
+pub(crate) use crate::metrics::labels;
+pub(crate) use chunk::{Failure, Letter};
+pub(crate) use job::{BuiltSink, BuiltSource, Commons, Control, Ending, Job};
+pub(crate) use retry::Retry;
+pub(crate) use run::run;
+pub(crate) use shown::{Part, Reached, Shown, Trouble};
