@@ -1,0 +1,225 @@
+//! Listings and what they change: starts, closings, tombstones, a stream made anew, holes in the key space.
+
+mod world;
+
+use model::{Creation, HashRange, Split, SplitId, SplitState, Start, StartFrom, Timestamp};
+use shardwright_logic::{
+    lineage::{Remembered, Standing, Table, bury, holes, losses, merge, standing, unlisted},
+    plan::{Action, Desired, Observed, plan},
+};
+use world::{CREATION, World, id, sink, split_id, task};
+
+const HALF: u128 = u128::MAX / 2;
+
+fn split(name: &str, parents: &[&str], (first, last): (u128, u128), closed: bool) -> Split {
+    Split {
+        id: split_id(name),
+        parents: parents.iter().map(|p| split_id(p)).collect(),
+        range: Some(HashRange { first, last }),
+        closed,
+    }
+}
+
+/// Merges a listing of the source's own stream and applies it.
+fn list(table: &mut Table, remembered: &mut Remembered, listing: &[Split], at: i64) -> Vec<SplitId> {
+    let start =
+        Start { default: StartFrom::At(Timestamp(5)), splits: [("b".to_owned(), StartFrom::Horizon)].into() };
+    let merged = merge(table, (CREATION, listing), (CREATION, &start), remembered, Timestamp(at));
+    table.extend(merged.put);
+    merged.ask
+}
+
+fn two_halves() -> Vec<Split> {
+    vec![split("a", &[], (0, HALF), false), split("b", &[], (HALF + 1, u128::MAX), false)]
+}
+
+#[test]
+fn the_first_listing_starts_where_the_source_says_and_later_splits_at_their_horizon() {
+    let (mut table, mut remembered) = (Table::new(), Remembered::default());
+    list(&mut table, &mut remembered, &two_halves(), 1);
+    assert_eq!(table[&split_id("a")].start, StartFrom::At(Timestamp(5)));
+    assert_eq!(table[&split_id("b")].start, StartFrom::Horizon, "the source names it");
+    let mut later = two_halves();
+    later[0].closed = true;
+    later.push(split("c", &["a"], (0, HALF), false));
+    list(&mut table, &mut remembered, &later, 2);
+    assert_eq!(table[&split_id("c")].start, StartFrom::Horizon);
+    assert!(table[&split_id("a")].closed && !table[&split_id("b")].closed);
+}
+
+#[test]
+fn the_same_listing_changes_nothing() {
+    let (mut table, mut remembered) = (Table::new(), Remembered::default());
+    list(&mut table, &mut remembered, &two_halves(), 1);
+    let start = Start::all(StartFrom::Horizon);
+    let merged = merge(&table, (CREATION, &two_halves()), (CREATION, &start), &mut remembered, Timestamp(2));
+    assert_eq!(merged, Default::default());
+}
+
+#[test]
+fn a_split_is_asked_about_only_when_two_listings_in_a_row_lack_it() {
+    let (mut table, mut remembered) = (Table::new(), Remembered::default());
+    list(&mut table, &mut remembered, &two_halves(), 1);
+    let without_a = &two_halves()[1..];
+    assert_eq!(list(&mut table, &mut remembered, without_a, 2), vec![]);
+    assert_eq!(list(&mut table, &mut remembered, &two_halves(), 3), vec![], "it was merely late");
+    assert_eq!(list(&mut table, &mut remembered, without_a, 4), vec![]);
+    assert_eq!(list(&mut table, &mut remembered, without_a, 5), vec![split_id("a")]);
+    assert_eq!(table[&split_id("a")].state, SplitState::Listed, "only the service's word buries it");
+}
+
+#[test]
+fn a_tombstone_is_not_raised_by_a_late_listing() {
+    let (mut table, mut remembered) = (Table::new(), Remembered::default());
+    list(&mut table, &mut remembered, &two_halves(), 1);
+    let tombstones = bury(&table, &[split_id("a")], Timestamp(6));
+    table.extend(tombstones);
+    list(&mut table, &mut remembered, &two_halves(), 7);
+    assert_eq!(table[&split_id("a")].state, SplitState::Gone { at: Timestamp(6) });
+    assert_eq!(bury(&table, &[split_id("a")], Timestamp(8)), vec![], "nobody dies twice");
+}
+
+/// S13: a stream that was deleted and created again.
+#[test]
+fn a_stream_made_anew_buries_the_splits_of_the_old_one() {
+    let (mut table, mut remembered) = (Table::new(), Remembered::default());
+    list(&mut table, &mut remembered, &two_halves(), 1);
+    let anew = Creation(78);
+    let new = Split { id: SplitId::new(anew, "a"), ..split("a", &[], (0, u128::MAX), false) };
+    let start = Start::all(StartFrom::At(Timestamp(5)));
+    let merged = merge(&table, (anew, &[new]), (CREATION, &start), &mut remembered, Timestamp(9));
+    assert_eq!(merged.buried, vec![split_id("a"), split_id("b")]);
+    table.extend(merged.put);
+    assert_eq!(table[&split_id("b")].state, SplitState::Gone { at: Timestamp(9) });
+    let (_, record) = table.get_key_value(&SplitId::new(anew, "a")).unwrap();
+    assert_eq!(
+        (&record.state, &record.start),
+        (&SplitState::Listed, &StartFrom::Horizon),
+        "all of it is new"
+    );
+    assert_eq!(holes(&table, anew), vec![]);
+}
+
+#[test]
+fn what_went_before_a_sink_was_made_is_no_loss_to_it() {
+    let mut table = Table::new();
+    list(&mut table, &mut Remembered::default(), &two_halves(), 1);
+    let tombstones = bury(&table, &[split_id("a")], Timestamp(100));
+    table.extend(tombstones);
+    let mut observed = Observed::default();
+    observed.splits.insert(id(1), table.clone());
+    let (old, mut new) = (sink(0), sink(1));
+    new.created_at = Timestamp(200);
+    let stands = |sink| standing(&table, &observed, (id(100), sink), &split_id("a"));
+    assert_eq!(stands(&old), Some(Standing::Gone { lost: true }));
+    assert_eq!(stands(&new), Some(Standing::Gone { lost: false }));
+    assert_eq!(standing(&table, &observed, (id(100), &old), &split_id("zz")), None);
+}
+
+#[test]
+fn each_sink_that_had_not_passed_a_gone_split_is_told_once() {
+    let mut world = World::new(1, 2, 1);
+    world.split_at(0);
+    world.discover();
+    world.ticks(20);
+    let gone = [split_id("s000"), split_id("s001")];
+    let found = losses(&world.desired, &world.observed, id(1), &gone);
+    let found: Vec<_> = found.into_iter().map(|loss| (loss.sink, loss.split)).collect();
+    assert_eq!(found, vec![(id(100), split_id("s001")), (id(101), split_id("s001"))]);
+}
+
+#[test]
+fn children_of_a_gone_parent_wait_for_the_grandparent() {
+    let mut table = Table::new();
+    let family = [
+        split("a", &[], (0, u128::MAX), true),
+        split("b", &["a"], (0, u128::MAX), true),
+        split("c", &["b"], (0, u128::MAX), false),
+    ];
+    list(&mut table, &mut Remembered::default(), &family, 1);
+    let tombstones = bury(&table, &[split_id("b")], Timestamp(2));
+    table.extend(tombstones);
+    let observed = Observed::default();
+    let stands = standing(&table, &observed, (id(100), &sink(0)), &split_id("c"));
+    assert_eq!(stands, Some(Standing::WaitsFor(vec![split_id("a")])));
+}
+
+#[test]
+fn a_parent_that_was_never_listed_holds_nobody_back() {
+    let mut table = Table::new();
+    list(&mut table, &mut Remembered::default(), &[split("c", &["gone"], (0, u128::MAX), false)], 1);
+    let stands = standing(&table, &Observed::default(), (id(100), &sink(0)), &split_id("c"));
+    assert_eq!(stands, Some(Standing::Ready));
+}
+
+#[test]
+fn tombstones_go_when_no_sink_can_ask_for_them() {
+    let mut world = World::new(1, 1, 1);
+    world.split_at(0);
+    world.discover();
+    world.ticks(20);
+    world.trim_oldest();
+    world.discover();
+    world.discover();
+    world.discover();
+    let parent = split_id("s000");
+    assert!(matches!(world.observed.splits[&id(1)][&parent].state, SplitState::Gone { .. }));
+    world.ticks(2);
+    assert!(world.observed.splits[&id(1)].contains_key(&parent), "too young to go");
+    world.tick(std::time::Duration::from_secs(25 * 3600));
+    assert!(!world.observed.splits[&id(1)].contains_key(&parent));
+    assert!(!world.observed.checkpoints.contains_key(&task(100, "s000")), "its checkpoint goes with it");
+    world.ticks(40);
+    assert!(world.observed.assignments.len() == 2, "its children run on");
+}
+
+#[test]
+fn a_tombstone_stays_while_something_before_it_is_unfinished() {
+    let mut table = Table::new();
+    let family = [split("a", &[], (0, u128::MAX), true), split("b", &["a"], (0, u128::MAX), true)];
+    list(&mut table, &mut Remembered::default(), &family, 1);
+    let tombstones = bury(&table, &[split_id("b")], Timestamp(2));
+    table.extend(tombstones);
+    let mut observed = Observed { wall: Timestamp(i64::MAX / 2), ..Observed::default() };
+    observed.splits.insert(id(1), table);
+    let mut desired = Desired::default();
+    desired.sources.insert(
+        id(1),
+        shardwright_logic::plan::DesiredSource { name: "s".into(), revision: 1, dropping: false },
+    );
+    desired.sinks.insert(id(100), sink(0));
+    let actions = plan(&desired, &observed, &Default::default(), Default::default()).actions;
+    assert_eq!(actions, vec![]);
+    desired.sinks.clear();
+    let actions = plan(&desired, &observed, &Default::default(), Default::default()).actions;
+    assert_eq!(actions, vec![Action::DeleteSplit { source: id(1), split: split_id("b") }]);
+}
+
+#[test]
+fn a_closed_parent_without_known_children_is_unlisted_but_no_hole() {
+    let mut table = Table::new();
+    let mut listing = two_halves();
+    listing[0].closed = true;
+    list(&mut table, &mut Remembered::default(), &listing, 1);
+    assert_eq!(unlisted(&table, CREATION), vec![HashRange { first: 0, last: HALF }]);
+    assert_eq!(holes(&table, CREATION), vec![]);
+}
+
+#[test]
+fn a_missing_child_is_a_hole() {
+    let mut table = Table::new();
+    let listing = [
+        split("a", &[], (0, u128::MAX), true),
+        split("b", &["a"], (10, HALF), false),
+        split("c", &["a"], (HALF + 2, u128::MAX - 1), false),
+    ];
+    list(&mut table, &mut Remembered::default(), &listing, 1);
+    let expected = vec![
+        HashRange { first: 0, last: 9 },
+        HashRange { first: HALF + 1, last: HALF + 1 },
+        HashRange { first: u128::MAX, last: u128::MAX },
+    ];
+    assert_eq!(holes(&table, CREATION), expected);
+    assert_eq!(unlisted(&table, CREATION), expected);
+    assert_eq!(holes(&table, Creation(1)), vec![], "of no split nothing can be said");
+}
