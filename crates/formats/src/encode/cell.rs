@@ -189,7 +189,11 @@ pub(super) fn write_integer(number: i64, out: &mut Vec<u8>) {
 
 /// The shortest text that reads back to the same float; `null` if it is not finite.
 fn write_float(number: f64, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, &number).expect("a float can be written and a Vec takes it");
+    if number.is_finite() {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(number).as_bytes());
+    } else {
+        out.extend_from_slice(b"null");
+    }
 }
 
 fn write_jsonb_cell(text: &str, modes: &Modes, out: &mut Vec<u8>) -> Result<(), String> {
