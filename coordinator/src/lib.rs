@@ -5,6 +5,7 @@
 //! one leadership), `session` (workers), `reconciler` and `execute`, `checkpointer`, `discovery`, `catalog`, `upkeep`.
 //! ARCHITECTURE.md shows how a record and a statement travel; docs/protocol.md has the rules P1–P15.
 
+mod admin;
 mod catalog;
 mod checkpointer;
 mod clock;

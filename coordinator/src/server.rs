@@ -108,7 +108,8 @@ async fn serve(listener: TcpListener, handle: Handle, cancel: CancellationToken)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)
-        .add_service(session);
+        .add_service(session)
+        .add_service(crate::admin::service(handle));
     let stop = cancel.clone();
     let serving =
         router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());

@@ -1,0 +1,93 @@
+//! `ALTER SOURCE` and `ALTER SINK`. A changed spec is checked like a new one, then committed; every run restarts with it
+//! through a drain (design.md §5).
+
+use model::{ObjectKind, SinkSpec, SourceSpec};
+use sql::{Code, ObjectName, OptionEntry, SinkChange};
+
+use crate::{
+    error::{Error, ErrorKind},
+    handle::{Handle, Leader},
+};
+
+use super::{
+    create::{OUTSIDE, outside, unreachable},
+    refuse::Refusal,
+    statement::{Answer, missing_near},
+};
+
+/// `ALTER SOURCE name SET ( … )`
+pub(super) async fn source(
+    handle: &Handle,
+    leader: &Leader,
+    name: &ObjectName,
+    options: &[OptionEntry],
+) -> Result<Answer, Refusal> {
+    sql::check_name(ObjectKind::Source, name)?;
+    let Some(spec) = leader.source(&name.name) else {
+        return Err(missing_near(leader, ObjectKind::Source, name).into());
+    };
+    let registry = handle.registry();
+    let changed = sql::alter_source(&spec, options, registry)?;
+    if wants_check(changed.options.get("validate")) {
+        let source = registry.build_source(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
+        let listing = outside(OUTSIDE, source.discover())
+            .await
+            .map_err(|error| unreachable(format!("failed to list shards: {error}")))?;
+        if spec.creation != model::Creation(0) && listing.creation != spec.creation {
+            let text = format!("source \"{}\" would read another stream after this", name.name);
+            let error = sql::Error::new(Code::Bind, text).at(name.place);
+            return Err(error.hint("drop the source and create it again").into());
+        }
+    }
+    let alter = |spec: &mut SourceSpec| {
+        *spec = sql::alter_source(spec, options, registry)
+            .map_err(|e| Error::new(ErrorKind::State, e.to_string()))?;
+        Ok(())
+    };
+    leader.update_source(&name.name, alter).await?;
+    Ok(Answer::default())
+}
+
+/// `ALTER SINK name PAUSE | RESUME | SET ( … )`
+pub(super) async fn sink(
+    handle: &Handle,
+    leader: &Leader,
+    name: &ObjectName,
+    change: SinkChange,
+) -> Result<Answer, Refusal> {
+    sql::check_name(ObjectKind::Sink, name)?;
+    let Some(spec) = leader.sink(&name.name) else {
+        return Err(missing_near(leader, ObjectKind::Sink, name).into());
+    };
+    match change {
+        SinkChange::Pause => leader.pause_sink(&name.name).await?,
+        SinkChange::Resume => leader.resume_sink(&name.name).await?,
+        SinkChange::Set(options) => set(handle, leader, &spec, &options).await?,
+    }
+    Ok(Answer::default())
+}
+
+async fn set(
+    handle: &Handle,
+    leader: &Leader,
+    spec: &SinkSpec,
+    options: &[OptionEntry],
+) -> Result<(), Refusal> {
+    let registry = handle.registry();
+    let changed = sql::alter_sink(spec, options, registry)?;
+    if wants_check(changed.options.get("validate")) {
+        let (sink, _) = registry.build_sink(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
+        outside(OUTSIDE, sink.validate()).await.map_err(unreachable)?;
+    }
+    let alter = |spec: &mut SinkSpec| {
+        *spec = sql::alter_sink(spec, options, registry)
+            .map_err(|e| Error::new(ErrorKind::State, e.to_string()))?;
+        Ok(())
+    };
+    leader.update_sink(&spec.name, alter).await?;
+    Ok(())
+}
+
+fn wants_check(validate: Option<&str>) -> bool {
+    !validate.is_some_and(|text| text.eq_ignore_ascii_case("false"))
+}

@@ -1,0 +1,147 @@
+//! `CREATE SOURCE` and `CREATE SINK`: bind, ask the outside, commit. Whatever fails before the commit leaves nothing behind.
+//!
+//! The start of a source is pinned *before* its first listing (design.md §5, rule 3), always: a `latest` that nobody pinned
+//! would lose records. `validate = 'false'` therefore skips only what can wait. If the stream cannot be listed now, a source that
+//! begins at the horizon everywhere is created nevertheless (every split discovered later begins there too); one that begins
+//! anywhere else is refused, because only the splits of the first listing begin where it says.
+
+use std::{future::Future, time::Duration};
+
+use connector::{Listing, Source};
+use model::{ObjectKind, StartFrom};
+use sql::{Code, CreateSink, CreateSource, ObjectName, SinkInput};
+
+use crate::{
+    error::ErrorKind,
+    handle::{Handle, Leader},
+};
+
+use super::{
+    refuse::Refusal,
+    show::PROGRESS,
+    statement::{Answer, missing_near},
+};
+
+/// How long the outside may take to prove that it is there.
+pub(super) const OUTSIDE: Duration = Duration::from_secs(20);
+
+/// The same when it need not be there.
+const OUTSIDE_OPTIONAL: Duration = Duration::from_secs(5);
+
+/// `CREATE SOURCE`
+pub(super) async fn source(
+    handle: &Handle,
+    leader: &Leader,
+    create: &CreateSource,
+) -> Result<Answer, Refusal> {
+    let name = &create.name;
+    if leader.source(&name.name).is_some() {
+        return exists(ObjectKind::Source, name, create.if_not_exists);
+    }
+    clash(leader, name)?;
+    let sql::BoundSource { mut spec, source, mut notices, validate } =
+        sql::bind_source(create, handle.registry())?;
+    let start = outside(OUTSIDE, source.start());
+    spec.start =
+        start.await.map_err(|e| unreachable(format!("failed to pin where the source begins: {e}")))?;
+    let listing = first_listing(source.as_ref(), validate).await;
+    let listing = match listing {
+        Ok(listing) => Some(listing),
+        Err(error) if validate => return Err(unreachable(format!("failed to list shards: {error}")).into()),
+        Err(error) => {
+            let horizon = spec.start.default == StartFrom::Horizon && spec.start.splits.is_empty();
+            if !horizon {
+                let hint = "validate = 'false' needs scan.startup.mode = 'earliest' while the stream is out of reach: only the \
+                            splits of the first listing begin elsewhere";
+                return Err(unreachable(format!("failed to list shards: {error}")).hint(hint).into());
+            }
+            notices.push(format!("the stream could not be listed yet and is tried again: {error}"));
+            None
+        }
+    };
+    if let Some(listing) = &listing {
+        spec.creation = listing.creation;
+    }
+    match leader.create_source(spec, listing.as_ref()).await {
+        Ok(_) => Ok(Answer::done(notices)),
+        Err(error) if error.kind == ErrorKind::Exists => {
+            exists(ObjectKind::Source, name, create.if_not_exists)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn first_listing(source: &dyn Source, validate: bool) -> Result<Listing, String> {
+    outside(if validate { OUTSIDE } else { OUTSIDE_OPTIONAL }, source.discover()).await
+}
+
+/// `CREATE SINK`
+pub(super) async fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
+    let name = &create.name;
+    if leader.sink(&name.name).is_some() {
+        return exists(ObjectKind::Sink, name, create.if_not_exists);
+    }
+    let bound = bind_sink(handle, leader, create)?;
+    if bound.common.validate {
+        outside(OUTSIDE, bound.sink.validate()).await.map_err(unreachable)?;
+    }
+    match leader.create_sink(bound.spec).await {
+        Ok(_) => Ok(Answer::done(bound.notices)),
+        Err(error) if error.kind == ErrorKind::Exists => exists(ObjectKind::Sink, name, create.if_not_exists),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Finds the source of a sink and binds the sink to it.
+pub(super) fn bind_sink(
+    handle: &Handle,
+    leader: &Leader,
+    create: &CreateSink,
+) -> Result<sql::BoundSink, Refusal> {
+    let (SinkInput::From(from) | SinkInput::Query { from, .. }) = &create.input;
+    sql::check_name(ObjectKind::Source, from)?;
+    let Some(source) = leader.source(&from.name) else {
+        return Err(missing_near(leader, ObjectKind::Source, from).into());
+    };
+    Ok(sql::bind_sink(create, handle.registry(), &source)?)
+}
+
+/// Asks the outside within a deadline.
+pub(super) async fn outside<T>(
+    deadline: Duration,
+    asked: impl Future<Output = connector::Result<T>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(deadline, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", deadline.as_secs())),
+    }
+}
+
+/// The outside could not be reached, or refused.
+pub(super) fn unreachable(text: String) -> sql::Error {
+    sql::Error::new(Code::Connector, text).hint("validate = 'false' skips this check")
+}
+
+fn exists(kind: ObjectKind, name: &ObjectName, if_not_exists: bool) -> Result<Answer, Refusal> {
+    let text = format!("{} \"{}\" already exists", kind.as_str(), name.name);
+    if if_not_exists {
+        return Ok(Answer::done(vec![format!("{text}, skipping")]));
+    }
+    Err(sql::Error::new(Code::DuplicateObject, text).at(name.place).into())
+}
+
+/// A source's name and the name of another one's progress relation are names of relations: they must differ.
+fn clash(leader: &Leader, name: &ObjectName) -> Result<(), sql::Error> {
+    let progress = format!("{}{PROGRESS}", name.name);
+    let taken = leader.source(&progress).map(|_| progress).or_else(|| {
+        let owner = name.name.strip_suffix(PROGRESS)?;
+        leader.source(owner).map(|_| name.name.clone())
+    });
+    match taken {
+        Some(relation) => {
+            let text = format!("relation \"{relation}\" already exists");
+            Err(sql::Error::new(Code::DuplicateObject, text).at(name.place))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,35 @@
+//! What operators and tools ask: SQL statements and typed calls, over gRPC. Any coordinator takes a call; one that does not
+//! lead forwards it to the one that does (`forward`). Nothing here decides about tasks: statements end in guarded commits of
+//! the catalog (`Leader`), everything else is read from the term's memory.
+//!
+//! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `alter`, `show`, `progress` and
+//!   `explain` for its kinds.
+//! * `refuse` turns every error into a status with `google.rpc.ErrorInfo`.
+//! * `replay` remembers the answers of calls that carry a request id.
+//!
+//! A statement is done when its commit is durable; a caller that goes away stops nothing half done (a commit is one
+//! transaction), and no secret is in any answer (I9: `sql::source_ddl` masks).
+
+mod alter;
+mod create;
+mod explain;
+mod forward;
+mod progress;
+mod refuse;
+mod replay;
+mod service;
+mod show;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use proto::v1::admin_server::AdminServer;
+
+use crate::handle::Handle;
+
+/// The admin service of one coordinator.
+pub(crate) fn service(handle: Handle) -> AdminServer<service::AdminService> {
+    AdminServer::new(service::AdminService::new(handle))
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX)
+}

@@ -1,0 +1,120 @@
+//! A call that is repeated with its request id gets the first call's answer (ten minutes, same leadership). The first call
+//! runs to its end even if its caller has gone, so that a repeat finds what came of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use proto::v1::ExecuteReply;
+use tokio::sync::watch;
+use tonic::Status;
+
+/// How long an answer is remembered.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// How many answers are remembered at most; the oldest goes first.
+const ANSWERS_MAX: usize = 256;
+
+/// Larger answers are not remembered: they are those of queries, which may be asked again.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// What came of a call: its replies, and the error that ended it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    pub replies: Vec<ExecuteReply>,
+    pub error: Option<Status>,
+}
+
+/// The place where the answer of one call will be.
+#[derive(Clone, Debug)]
+pub(super) struct Slot(Arc<watch::Sender<Option<Outcome>>>);
+
+impl Slot {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// The call is over.
+    pub fn fill(&self, outcome: Outcome) {
+        self.0.send_replace(Some(outcome));
+    }
+
+    /// Waits until it is.
+    pub async fn wait_filled(&self) -> Outcome {
+        let mut receiver = self.0.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_default(),
+            Err(_) => Outcome::default(),
+        }
+    }
+}
+
+/// What is known of a request id.
+pub(super) enum Seen {
+    /// Nothing: run it and fill the slot.
+    New(Slot),
+    /// It runs or ran: wait for the slot.
+    Before(Slot),
+    /// It was used for other statements.
+    Mismatch,
+}
+
+struct Entry {
+    at: Instant,
+    leader: u64,
+    statement: String,
+    slot: Slot,
+}
+
+/// The remembered answers of one coordinator.
+#[derive(Default)]
+pub(super) struct Replay {
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+impl Replay {
+    /// Looks a request id up, under this leadership.
+    pub fn see(&self, id: &str, statement: &str, leader: u64) -> Seen {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.at.elapsed() < KEPT && entry.leader == leader);
+        if let Some(entry) = entries.get(id) {
+            return match entry.statement == statement {
+                true => Seen::Before(entry.slot.clone()),
+                false => Seen::Mismatch,
+            };
+        }
+        if entries.len() >= ANSWERS_MAX {
+            let oldest = entries.iter().min_by_key(|(_, entry)| entry.at).map(|(id, _)| id.clone());
+            entries.remove(&oldest.unwrap_or_default());
+        }
+        let slot = Slot::new();
+        let entry = Entry { at: Instant::now(), leader, statement: statement.to_owned(), slot: slot.clone() };
+        entries.insert(id.to_owned(), entry);
+        Seen::New(slot)
+    }
+
+    /// Forgets an answer that is too large to keep.
+    pub fn settle(&self, id: &str, outcome: &Outcome) {
+        let size: usize = outcome.replies.iter().map(prost_size).sum();
+        if size > ANSWER_BYTES_MAX {
+            self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+    }
+}
+
+/// About how many bytes a reply holds.
+fn prost_size(reply: &ExecuteReply) -> usize {
+    use proto::v1::execute_reply::Answer;
+    match &reply.answer {
+        Some(Answer::Notice(text) | Answer::Tag(text)) => text.len(),
+        Some(Answer::Rows(set)) => set
+            .rows
+            .iter()
+            .flat_map(|row| &row.values)
+            .map(|value| 16 + value.text.as_ref().map_or(0, String::len))
+            .sum(),
+        None => 0,
+    }
+}
