@@ -3,7 +3,7 @@
 //! Called by the coordinator's checkpointer. Keeps I3 (only the current epoch of a task moves its checkpoint), I4 (never back,
 //! `End` is final) and the shape of P14: one transaction carries tasks of one lane, at most [`LANE_TASKS_MAX`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Checkpoint, Epoch, Position, TaskId, Timestamp};
 
@@ -52,73 +52,94 @@ pub struct Group {
     pub writes: Vec<(TaskId, Checkpoint)>,
 }
 
-/// The newest position of each task that is not durable yet.
+/// The newest position of each task that is not durable yet, by lane.
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
-    tasks: BTreeMap<TaskId, Moved>,
+    tasks: BTreeMap<TaskId, (LaneId, Moved)>,
+    lanes: BTreeMap<LaneId, BTreeSet<TaskId>>,
 }
 
 impl Pending {
     /// Takes a reported position, or says why not.
     pub fn offer(&mut self, observed: &Observed, moved: Moved) -> Verdict {
-        if observed.assignments.get(&moved.task).is_none_or(|(epoch, _)| *epoch != moved.epoch) {
+        let Some((_, run)) = observed.assignments.get(&moved.task).filter(|(epoch, _)| *epoch == moved.epoch)
+        else {
             return Verdict::Fenced;
-        }
+        };
         let durable = observed.checkpoints.get(&moved.task).map(|stored| &stored.value);
         let behind =
             |c: &Checkpoint| c.position.is_end() || (c.epoch, c.serial) >= (moved.epoch, moved.serial);
         if durable.is_some_and(behind) {
             return Verdict::Durable;
         }
-        match self.tasks.get(&moved.task) {
-            Some(known) if (known.epoch, known.serial) >= (moved.epoch, moved.serial) => {}
-            _ => drop(self.tasks.insert(moved.task.clone(), moved)),
+        match self.tasks.get_mut(&moved.task) {
+            Some((_, known)) if (known.epoch, known.serial) >= (moved.epoch, moved.serial) => {}
+            Some((_, known)) if known.epoch == moved.epoch => *known = moved,
+            _ => {
+                self.forget(&moved.task);
+                let lane = (run.worker.clone(), run.lane);
+                self.lanes.entry(lane.clone()).or_default().insert(moved.task.clone());
+                self.tasks.insert(moved.task.clone(), (lane, moved));
+            }
         }
         Verdict::Taken
     }
 
-    /// The next transaction of each lane, `End`s first, then by task. What is no longer the task's current run, or behind what
-    /// is durable, is dropped. `at` is the leader's wall clock.
-    pub fn groups(&mut self, observed: &Observed, at: Timestamp) -> Vec<Group> {
-        let waiting = std::mem::take(&mut self.tasks);
-        for moved in waiting.into_values() {
-            self.offer(observed, moved);
-        }
-        let mut ordered: Vec<&Moved> = self.tasks.values().collect();
-        ordered.sort_by_key(|moved| !moved.position.is_end());
-        let mut lanes: BTreeMap<LaneId, Vec<(TaskId, Checkpoint)>> = BTreeMap::new();
-        for moved in ordered {
-            let Some((_, run)) = observed.assignments.get(&moved.task) else { continue };
-            let writes = lanes.entry((run.worker.clone(), run.lane)).or_default();
-            if writes.len() < LANE_TASKS_MAX {
-                writes.push((moved.task.clone(), checkpoint(observed, moved, at)));
+    /// The lanes in which something waits.
+    pub fn lanes(&self) -> impl Iterator<Item = &LaneId> {
+        self.lanes.keys()
+    }
+
+    /// The next transaction of a lane, `End`s first. What is no longer the task's current run, or behind what is durable, is
+    /// dropped. `at` is the leader's wall clock. `None` if nothing waits.
+    pub fn group(&mut self, observed: &Observed, lane: &LaneId, at: Timestamp) -> Option<Group> {
+        let tasks: Vec<TaskId> = self.lanes.get(lane)?.iter().cloned().collect();
+        for task in &tasks {
+            let moved = self.tasks.get(task).map(|(_, moved)| moved.clone());
+            if moved.is_none_or(|moved| self.offer(observed, moved) != Verdict::Taken) {
+                self.forget(task);
             }
         }
-        lanes
-            .into_iter()
-            .map(|(lane, mut writes)| {
-                writes.sort_by(|a, b| a.0.cmp(&b.0));
-                Group { lane, writes }
-            })
-            .collect()
+        let mut current: Vec<&Moved> = tasks.iter().filter_map(|task| self.get(task)).collect();
+        if current.is_empty() {
+            return None;
+        }
+        current.sort_by_key(|moved| !moved.position.is_end());
+        current.truncate(LANE_TASKS_MAX);
+        let mut writes: Vec<(TaskId, Checkpoint)> =
+            current.into_iter().map(|moved| (moved.task.clone(), checkpoint(observed, moved, at))).collect();
+        writes.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(Group { lane: lane.clone(), writes })
+    }
+
+    /// The next transaction of every lane.
+    pub fn groups(&mut self, observed: &Observed, at: Timestamp) -> Vec<Group> {
+        let lanes: Vec<LaneId> = self.lanes().cloned().collect();
+        lanes.iter().filter_map(|lane| self.group(observed, lane, at)).collect()
     }
 
     /// The position of this task that waits, if any.
     #[must_use]
     pub fn get(&self, task: &TaskId) -> Option<&Moved> {
-        self.tasks.get(task)
+        self.tasks.get(task).map(|(_, moved)| moved)
     }
 
     /// Forgets a task: its run was fenced.
     pub fn forget(&mut self, task: &TaskId) {
-        self.tasks.remove(task);
+        let Some((lane, _)) = self.tasks.remove(task) else { return };
+        if let Some(tasks) = self.lanes.get_mut(&lane) {
+            tasks.remove(task);
+            if tasks.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
     }
 
     /// A write is durable: what is not newer waits no longer.
     pub fn committed(&mut self, task: &TaskId, written: &Checkpoint) {
         let done = |moved: &Moved| (moved.epoch, moved.serial) <= (written.epoch, written.serial);
-        if self.tasks.get(task).is_some_and(done) {
-            self.tasks.remove(task);
+        if self.get(task).is_some_and(done) {
+            self.forget(task);
         }
     }
 

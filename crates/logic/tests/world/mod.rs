@@ -2,6 +2,7 @@
 //! change. It knows the truth, and asserts after each step what the protocol promises: no child before its parents (I2), no
 //! checkpoint back (I3, I4), no write of a new owner while something of an old one may land (I11), evenness.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
