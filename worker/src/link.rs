@@ -26,6 +26,8 @@ pub(crate) struct Link {
     pub(crate) down: Streaming<v1::CoordinatorMessage>,
     /// The coordinator said hello.
     pub(crate) welcomed: bool,
+    /// It sent a list: it leads, has loaded, and hears this process. What was said before may have been lost.
+    pub(crate) listed: bool,
 }
 
 /// Where the worker stands with the coordinators.
@@ -180,6 +182,6 @@ pub(crate) fn attach(channel: Channel, hello: v1::Hello, id: u64) -> Phase {
         let response = attached
             .map_err(|_| "the coordinator did not answer the hello".to_owned())?
             .map_err(|status| format!("the coordinator refused the session: {}", status.message()))?;
-        Ok(Link { id, up, down: response.into_inner(), welcomed: false })
+        Ok(Link { id, up, down: response.into_inner(), welcomed: false, listed: false })
     }))
 }

@@ -57,6 +57,8 @@ pub(crate) struct Session {
     heartbeat_interval: Duration,
     fence_after: Duration,
     next_heartbeat: Instant,
+    /// The newest list names nothing.
+    nothing_listed: bool,
     stopping: Option<Stopping>,
 }
 
@@ -67,8 +69,6 @@ struct Stopping {
     deadline: Instant,
     /// From then on runs drain without being asked to.
     patience: Instant,
-    /// The leader's list names nothing any more.
-    clean: bool,
     /// All runs have ended, since then.
     empty_since: Option<Instant>,
 }
@@ -118,6 +118,7 @@ impl Session {
             heartbeat_interval: timing.heartbeat,
             fence_after: timing.fence_after,
             next_heartbeat: now,
+            nothing_listed: true,
             stopping: None,
         }
     }
@@ -270,9 +271,6 @@ impl Session {
         }
         // P1: the join counts once the process has answered in this stream.
         self.beat(phase);
-        if self.stopping.is_some() {
-            self.send(phase, Up::Drain(v1::Drain {}));
-        }
     }
 
     /// P2: the deadline moves to the sending of this heartbeat plus `fence_after`. False: it had passed before.
@@ -293,8 +291,10 @@ impl Session {
             tracing::error!(heartbeat = list.heartbeat, "a list that answers no heartbeat is ignored");
             return;
         }
-        if let Some(stopping) = &mut self.stopping {
-            stopping.clean = list.run.is_empty() && list.stop.is_empty();
+        self.nothing_listed = list.run.is_empty() && list.stop.is_empty();
+        let first = phase.link().is_some_and(|link| !std::mem::replace(&mut link.listed, true));
+        if first && self.stopping.is_some() {
+            self.send(phase, Up::Drain(v1::Drain {}));
         }
         for released in self.runs.apply(list, received).await {
             self.send(phase, Up::Released(released));
@@ -319,7 +319,7 @@ impl Session {
     }
 
     fn progress(&mut self, phase: &mut Phase) {
-        let Some(link) = phase.link().filter(|link| link.welcomed) else { return };
+        let Some(link) = phase.link().filter(|link| link.listed) else { return };
         let id = link.id;
         for ended in self.runs.splits_ended() {
             self.send(phase, Up::SplitEnded(ended));
@@ -361,13 +361,13 @@ impl Session {
         tracing::info!(within = ?self.config.drain_deadline, "stopping: every task is handed over");
         let patience = now + HANDOFF_PATIENCE.min(self.config.drain_deadline / 4);
         let deadline = now + self.config.drain_deadline;
-        self.stopping = Some(Stopping { deadline, patience, clean: false, empty_since: None });
+        self.stopping = Some(Stopping { deadline, patience, empty_since: None });
         self.send(phase, Up::Drain(v1::Drain {}));
     }
 
     /// True when an orderly stop is done: nothing runs, and the leader knows it or cannot be told in time.
     fn has_left(&mut self, phase: &mut Phase) -> bool {
-        let linked = phase.link().is_some();
+        let known = self.nothing_listed && phase.link().is_some_and(|link| link.listed);
         let empty = self.runs.is_empty();
         let Some(stopping) = &mut self.stopping else { return false };
         if !empty {
@@ -376,7 +376,6 @@ impl Session {
         }
         let now = Instant::now();
         let since = *stopping.empty_since.get_or_insert(now);
-        let known = linked && stopping.clean;
         let waited = now.saturating_duration_since(since) >= HANDOFF_PATIENCE / 2;
         known || waited || now >= stopping.deadline + HANDOFF_PATIENCE
     }

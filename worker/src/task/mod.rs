@@ -18,3 +18,6 @@ pub(crate) use job::{BuiltSink, BuiltSource, Commons, Control, Ending, Job};
 pub(crate) use retry::Retry;
 pub(crate) use run::run;
 pub(crate) use shown::{Part, Reached, Shown, Trouble};
+
+#[cfg(test)]
+mod tests;
