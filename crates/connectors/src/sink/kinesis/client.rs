@@ -1,12 +1,19 @@
 //! `PutRecords`, and the two questions that a sink asks before it.
 
+use std::time::Duration;
+
 use aws_sdk_kinesis::{primitives::Blob, types::PutRecordsRequestEntry};
 use bytes::Bytes;
 use connector::{Error, ErrorKind, Result};
-use tokio::sync::OnceCell;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::config::Config;
 use crate::aws::{Lane, Service, code_error};
+
+/// How long an answer about the largest record holds.
+const RECORD_MAX_AGE: Duration = Duration::from_secs(60);
+/// How long a run waits for that answer before it begins without it.
+const RECORD_MAX_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One record to write.
 #[derive(Clone, Debug)]
@@ -29,12 +36,12 @@ pub(crate) enum Put {
 /// The service, as a writer needs it.
 pub(crate) struct Client {
     service: Service,
-    record_max: OnceCell<Option<usize>>,
+    record_max: Mutex<Option<(Instant, Option<usize>)>>,
 }
 
 impl Client {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { service: Service::new(config.access.clone(), config.attempt), record_max: OnceCell::new() }
+        Self { service: Service::new(config.access.clone(), config.attempt), record_max: Mutex::new(None) }
     }
 
     /// The stream's name, for messages.
@@ -63,10 +70,19 @@ impl Client {
             .map(|_| ())
     }
 
-    /// The largest record (key and data) that the stream takes, if it says so. Asked once; who may not ask lets the service
-    /// decide.
+    /// The largest record (key and data) that the stream takes, if it says so soon. Asked when a run begins, at most once a
+    /// minute, since it can be raised at any time; who may not ask lets the service decide.
     pub(crate) async fn record_max(&self) -> Option<usize> {
-        *self.record_max.get_or_init(|| self.ask_record_max()).await
+        let mut known = self.record_max.lock().await;
+        match *known {
+            Some((at, max)) if at.elapsed() < RECORD_MAX_AGE => max,
+            _ => {
+                let asking = tokio::time::timeout(RECORD_MAX_PATIENCE, self.ask_record_max());
+                let max = asking.await.unwrap_or_default();
+                *known = Some((Instant::now(), max));
+                max
+            }
+        }
     }
 
     async fn ask_record_max(&self) -> Option<usize> {

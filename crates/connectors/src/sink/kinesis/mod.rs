@@ -83,6 +83,7 @@ impl Sink for Kinesis {
     async fn open(&self, _: &TaskId, _: &Run) -> Result<Box<dyn SinkWriter>> {
         let encoder =
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        Ok(Box::new(Writer { shared: Arc::clone(&self.shared), encoder }))
+        let record_max = self.shared.client.record_max().await;
+        Ok(Box::new(Writer { shared: Arc::clone(&self.shared), encoder, record_max }))
     }
 }

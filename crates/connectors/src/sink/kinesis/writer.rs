@@ -47,6 +47,8 @@ static INVERSIONS: LazyLock<Counter<u64>> = LazyLock::new(|| {
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) encoder: MessageEncoder,
+    /// The largest record that the stream takes, if it said so.
+    pub(super) record_max: Option<usize>,
 }
 
 /// An entry and the row it was made of.
@@ -59,7 +61,6 @@ struct Row {
 impl SinkWriter for Writer {
     async fn write(&mut self, batch: Batch) -> Result<Delivery> {
         let encoded = self.encoder.encode(&batch).map_err(|e| Error::new(ErrorKind::Bug, e.to_string()))?;
-        let record_max = self.shared.client.record_max().await;
         let mut rejected: Vec<Rejected> = encoded
             .refused
             .into_iter()
@@ -70,7 +71,7 @@ impl SinkWriter for Writer {
             .collect();
         let mut rows = Vec::with_capacity(encoded.messages.len());
         for message in encoded.messages {
-            match self.shared.entry(message.key, message.value, record_max) {
+            match self.shared.entry(message.key, message.value, self.record_max) {
                 Ok(entry) => rows.push(Row { row: message.row, entry }),
                 Err(error) => rejected.push(Rejected { row: message.row, error }),
             }

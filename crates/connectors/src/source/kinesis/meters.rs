@@ -28,9 +28,9 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .u64_gauge("kinesis_millis_behind_latest")
             .with_description("how far behind the tip of the shard the last answer was")
             .build(),
-        records: counter("records_read", "records as the shard holds them"),
-        user_records: counter("user_records", "records after aggregates were opened"),
-        bytes: counter("bytes_read", "keys and data of the records read"),
+        records: counter("kinesis_records_read", "records as the shard holds them"),
+        user_records: counter("kinesis_user_records", "records after aggregates were opened"),
+        bytes: counter("kinesis_bytes_read", "keys and data of the records read"),
         seconds: meter
             .f64_histogram("get_records_seconds")
             .with_description("time of one GetRecords call")

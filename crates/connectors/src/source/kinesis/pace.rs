@@ -68,6 +68,11 @@ impl Pace {
         state.iterators.set(ITERATORS * part, 1.0_f64.max(ITERATORS * part), now);
     }
 
+    /// Waits until one more `GetRecords` would be within the quota, and takes nothing.
+    pub(crate) async fn ready(&self) {
+        self.wait(|state, now| state.reads.wait(1.0, now).max(state.bytes.wait(0.0, now))).await;
+    }
+
     /// Waits until one more `GetRecords` is within the quota, and counts it.
     pub(crate) async fn before_read(&self) {
         self.wait(|state, now| {

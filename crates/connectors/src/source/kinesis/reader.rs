@@ -46,8 +46,8 @@ const EMPTY_BEFORE_IDLE: u32 = 5;
 /// Empty answers in a row with growing lag that look like a throttle which the service does not admit.
 const GROWING_BEFORE_HIDDEN: u32 = 3;
 
-struct Iterator {
-    token: String,
+struct Token {
+    text: String,
     made: Instant,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Reader {
     pace: Arc<Pace>,
     meters: Meters,
     place: Place,
-    iterator: Option<Iterator>,
+    iterator: Option<Token>,
     /// A read under way, and when it began.
     call: Option<(Instant, BoxFuture<'static, Result<Answer>>)>,
     ended: bool,
@@ -112,11 +112,11 @@ impl Reader {
             self.call = Some((Instant::now(), Box::pin(read)));
         }
         let Some((began, call)) = self.call.as_mut() else { return Ok(None) };
-        let (took, outcome) = (began.elapsed(), call.await);
-        let took = took.max(began.elapsed());
+        let began = *began;
+        let outcome = call.await;
         self.call = None;
         match outcome {
-            Ok(answer) => Ok(Some(self.answered(answer, took))),
+            Ok(answer) => Ok(Some(self.answered(answer, began.elapsed()))),
             Err(error) => self.read_failed(error).map(|()| None),
         }
     }
@@ -124,16 +124,16 @@ impl Reader {
     async fn iterator(&mut self) -> Result<String> {
         if let Some(iterator) = &self.iterator {
             if iterator.made.elapsed() < ITERATOR_AGE_MAX {
-                return Ok(iterator.token.clone());
+                return Ok(iterator.text.clone());
             }
             self.iterator = None;
         }
         self.shared.check_creation(&self.split).await?;
         self.pace.before_iterator().await;
         match self.shared.client.shard_iterator(self.split.name(), &self.place.from).await {
-            Ok(token) => {
-                self.iterator = Some(Iterator { token: token.clone(), made: Instant::now() });
-                Ok(token)
+            Ok(text) => {
+                self.iterator = Some(Token { text: text.clone(), made: Instant::now() });
+                Ok(text)
             }
             Err(error) if error.vendor_code() == Some(INVALID_ARGUMENT) => Err(self.refused(error)),
             Err(error) => Err(error),
@@ -175,7 +175,7 @@ impl Reader {
         self.meters.answered(took, records.len(), bytes, behind);
         self.measure(records.len(), bytes, behind.unwrap_or_default());
         self.ended = next.is_none();
-        self.iterator = next.map(|token| Iterator { token, made: Instant::now() });
+        self.iterator = next.map(|text| Token { text, made: Instant::now() });
         let records = self.place.take(records);
         if !records.is_empty() {
             self.meters.handed_out(records.len());
@@ -247,6 +247,14 @@ impl Reader {
 
 #[async_trait]
 impl SplitReader for Reader {
+    async fn ready(&mut self) {
+        if self.ended || self.call.is_some() {
+            return;
+        }
+        tokio::time::sleep_until(self.not_before).await;
+        self.pace.ready().await;
+    }
+
     async fn next(&mut self) -> Result<Polled> {
         loop {
             if self.ended {
