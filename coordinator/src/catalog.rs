@@ -189,6 +189,9 @@ impl Leader {
             return Err(Error::new(ErrorKind::State, "a cursor belongs to one split: name the split"));
         }
         self.wait_idle(sink).await?;
+        // What is not there is said before anything is changed.
+        let known = self.sink(sink).ok_or_else(|| missing(ObjectKind::Sink, sink))?;
+        self.term.state().memory.tasks_of(&known, split)?;
         let spec = self
             .update_sink(sink, |sink| {
                 sink.instance += 1;

@@ -1,0 +1,91 @@
+//! A store in memory whose answers can be lost, with or without the commit having landed.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use store::{
+    Commit, EmbeddedStore, Error, ErrorKind, Guard, Health, Key, LeaseId, MetadataStore, Result, Revision,
+    Snapshot, Write,
+};
+
+/// What happens to a commit whose answer is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It landed.
+    Landed,
+    /// It did not, and never will.
+    Vanished,
+}
+
+/// See the module.
+pub struct FakeStore {
+    inner: EmbeddedStore,
+    /// The next commit that writes a key with this in its name loses its answer.
+    next: Mutex<Option<(&'static str, Fate)>>,
+    /// Answers lost so far.
+    pub lost: AtomicU32,
+}
+
+impl FakeStore {
+    pub fn new() -> Self {
+        Self { inner: EmbeddedStore::in_memory(), next: Mutex::new(None), lost: AtomicU32::new(0) }
+    }
+
+    /// Loses the answer of the next commit that writes a key whose name contains `word`.
+    pub fn lose_answer(&self, word: &'static str, fate: Fate) {
+        *self.next.lock().unwrap() = Some((word, fate));
+    }
+
+    fn fate(&self, writes: &[Write]) -> Option<Fate> {
+        let mut next = self.next.lock().unwrap();
+        let (word, fate) = (*next)?;
+        let hit = writes.iter().any(|write| match write {
+            Write::Put(key, _) | Write::PutLeased(key, _, _) | Write::Delete(key) => {
+                key.as_str().contains(word)
+            }
+        });
+        hit.then(|| {
+            *next = None;
+            fate
+        })
+    }
+}
+
+#[async_trait]
+impl MetadataStore for FakeStore {
+    async fn list(&self, prefix: &Key) -> Result<Snapshot> {
+        self.inner.list(prefix).await
+    }
+    async fn watch(&self, prefix: &Key) -> Result<BoxStream<'static, ()>> {
+        self.inner.watch(prefix).await
+    }
+    async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
+        let fate = self.fate(&writes);
+        if fate != Some(Fate::Vanished) {
+            let done = self.inner.commit(guards, writes).await?;
+            if fate.is_none() {
+                return Ok(done);
+            }
+        }
+        self.lost.fetch_add(1, Ordering::SeqCst);
+        let mut error = Error::new(ErrorKind::Unavailable, "answer lost by the test");
+        error.ambiguous = true;
+        Err(error)
+    }
+    async fn lease(&self, ttl: Duration) -> Result<LeaseId> {
+        self.inner.lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<bool> {
+        self.inner.keep_alive(lease).await
+    }
+    async fn maintain(&self, before: Option<Revision>) -> Result<Health> {
+        self.inner.maintain(before).await
+    }
+}

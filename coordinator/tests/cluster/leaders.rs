@@ -1,0 +1,166 @@
+//! Leaders come and go; data does not notice.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{Cursor, Position};
+use proto::v1::{self, coordinator_message as down};
+use shardwright_coordinator::{Config, ErrorKind, Server};
+use store::{EmbeddedStore, Keyspace, MetadataStore, Write};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fake_source::{self, open},
+    fake_worker::{FakeWorker, Manner::Obedient},
+    setup::{Coordinator, create, timing, until},
+};
+
+fn memory() -> Arc<dyn MetadataStore> {
+    Arc::new(EmbeddedStore::in_memory())
+}
+
+fn hello(running: &FakeWorker, process: &str) -> v1::Hello {
+    let running = running
+        .list()
+        .unwrap()
+        .run
+        .into_iter()
+        .map(|run| v1::Running { task: run.task, epoch: run.epoch })
+        .collect();
+    v1::Hello {
+        worker: "w1".to_owned(),
+        process: process.to_owned(),
+        instance: "i1".to_owned(),
+        capacity: 1,
+        heartbeat: 1,
+        running,
+        ..v1::Hello::default()
+    }
+}
+
+#[tokio::test]
+async fn a_follower_redirects_to_the_leader() {
+    let store = memory();
+    let first = Coordinator::start(&store).await;
+    first.leader().await;
+    let second = Coordinator::start(&store).await;
+    until("the second knows the leader", || second.server.handle().leader_address() == Some(first.url()))
+        .await;
+    assert_eq!(
+        second.server.handle().leader(Duration::from_secs(5)).await.err().map(|error| error.kind),
+        Some(ErrorKind::NotLeader)
+    );
+    let worker = FakeWorker::attach(&second.url(), "w1", "p1", "i1", Obedient).await;
+    until("it is redirected", || {
+        worker.heard(|heard| {
+            let there = |message: &down::Message| {
+                matches!(message, down::Message::Redirect(redirect) if redirect.leader == first.url())
+            };
+            heard.over && heard.messages.iter().any(|(_, message)| there(message))
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_orderly_stop_hands_the_office_over_at_once_and_the_same_epochs_run_on() {
+    let store = memory();
+    let first = Coordinator::start(&store).await;
+    let leader = first.leader().await;
+    create(&leader, "handover", vec![open("s0", &[]), open("s1", &[])]).await;
+    let worker = FakeWorker::attach(&first.url(), "w1", "p1", "i1", Obedient).await;
+    let before = worker.runs_exactly(&["s0", "s1"]).await;
+    let second = Coordinator::start(&store).await;
+    until("the second knows the leader", || second.server.handle().leader_address() == Some(first.url()))
+        .await;
+    let begin = Instant::now();
+    first.cancel.cancel();
+    let next = second.leader().await;
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(next.revision() > leader.revision());
+    until("the old session is over", || worker.heard(|heard| heard.over)).await;
+    let back = FakeWorker::attach_running(&second.url(), hello(&worker, "p1"), Obedient).await;
+    assert_eq!(back.runs_exactly(&["s0", "s1"]).await, before, "same epochs");
+    assert!(back.list().unwrap().stop.is_empty());
+    back.progress(&back.run_of("s0").unwrap(), 1, &Position::After(Cursor::new("7"))).await;
+    back.committed("s0", 1).await;
+    assert_eq!(leader.pause_sink("out").await.unwrap_err().kind, ErrorKind::NotLeader);
+}
+
+#[tokio::test]
+async fn a_leader_whose_key_is_gone_resigns_and_says_nothing_to_workers() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "deposed", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let key = Keyspace::new(&Config::default().cluster).leader();
+    store.commit(&[], vec![Write::Delete(key)]).await.unwrap();
+    until("its session ends", || worker.heard(|heard| heard.over)).await;
+    worker.heard(|heard| {
+        let silent = |message: &down::Message| {
+            !matches!(message, down::Message::Redirect(_) | down::Message::Refused(_))
+        };
+        assert!(heard.messages.iter().all(|(_, message)| silent(message)));
+    });
+    assert!(coordinator.leader().await.revision() > leader.revision());
+}
+
+#[tokio::test]
+async fn a_process_that_a_new_leader_has_not_heard_may_still_be_alive() {
+    let store = memory();
+    let first = Coordinator::start(&store).await;
+    let leader = first.leader().await;
+    create(&leader, "unheard", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&first.url(), "w1", "p1", "i1", Obedient).await;
+    let before = worker.runs_exactly(&["s0"]).await;
+    first.cancel.cancel();
+    let second = Coordinator::start(&store).await;
+    second.leader().await;
+    let begin = Instant::now();
+    let other = FakeWorker::attach(&second.url(), "w2", "p2", "i2", Obedient).await;
+    let after = other.runs_exactly(&["s0"]).await;
+    // Counts from the election: not given up before the session timeout, and gated by the rest (P10).
+    assert!(begin.elapsed() > timing().session_timeout / 2, "{:?}", begin.elapsed());
+    assert!(after[0].1 > before[0].1);
+    let gate = other.run_of("s0").unwrap().gate.unwrap();
+    assert!(gate.seconds > 0 || gate.nanos > 0, "{gate:?}");
+}
+
+#[tokio::test]
+async fn runs_that_nothing_names_are_told_to_stop() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "strays", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let mut stray = hello(&worker, "p1");
+    stray.running[0].epoch = Some(v1::Epoch { generation: 1, revision: 1 });
+    let back = FakeWorker::attach_running(&coordinator.url(), stray, Obedient).await;
+    back.runs_exactly(&["s0"]).await;
+    until("the stray is named once, and no more when it is over", || {
+        let named = back.heard(|heard| {
+            heard.messages.iter().any(|(_, message)| {
+                matches!(message, down::Message::SetTasks(list) if list.stop.iter().any(|stop| {
+                    stop.epoch.is_some_and(|epoch| epoch.revision == 1)
+                }))
+            })
+        });
+        named && back.list().is_some_and(|list| list.stop.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Config { listen: taken.local_addr().unwrap(), ..Config::default() };
+    let started = Server::start(config, fake_source::registry(), memory(), CancellationToken::new()).await;
+    let error = started.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Config);
+    let text = error.to_string();
+    assert!(text.contains(&taken.local_addr().unwrap().to_string()) && text.contains("in use"), "{text}");
+}
