@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::{
     failure::Failure,
     inspect::{self, DrainArgs, EventsArgs, Explain},
+    role::{self, CoordinatorArgs, StandaloneArgs, WorkerArgs},
     sql::{self, SqlArgs},
     status::{self, StatusArgs},
 };
@@ -31,6 +32,14 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run a coordinator and a worker in one process: the quickest way in
+    Standalone(StandaloneArgs),
+    /// Run a coordinator
+    Coordinator(CoordinatorArgs),
+    /// Run a worker
+    Worker(WorkerArgs),
+    /// List every setting: its key in the config file and its variable
+    Settings,
     /// Run SQL statements: from the keyboard, -c, -f or a pipe
     Sql(SqlArgs),
     /// Show workers, sources, sinks and splits
@@ -53,6 +62,10 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let server = cli.server.as_str();
     match cli.command {
+        Command::Standalone(args) => role::standalone(args).await,
+        Command::Coordinator(args) => role::coordinator(args).await,
+        Command::Worker(args) => role::worker(args).await,
+        Command::Settings => role::list_settings(),
         Command::Sql(args) => sql::run(args, server).await,
         Command::Status(args) => status::run(args, server).await,
         Command::Explain(what) => inspect::explain(what, server).await,

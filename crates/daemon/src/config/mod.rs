@@ -73,23 +73,29 @@ pub fn load<T: DeserializeOwned>(layers: &Layers<'_>) -> Result<Loaded<T>> {
     }
 }
 
-/// Finds which of the given settings is refused, so that the error can say where it stands.
+/// Finds which of the given settings is refused, so that the error can say where it stands: the one that is refused alone in
+/// the same words.
 fn culprit<T: DeserializeOwned>(given: &[Given], error: &toml::de::Error) -> Error {
     for one in given.iter().rev() {
         let mut alone = toml::Table::new();
         layers::put(&mut alone, one);
-        if let Err(error) = alone.try_into::<T>() {
+        if alone.try_into::<T>().is_err_and(|alone| alone.message() == error.message()) {
             return one.refused(error.message());
         }
     }
     Error::config(format!("settings do not fit together: {}", error.message()))
 }
 
-/// The nearest of the known names, if one is near enough to be meant.
+/// The nearest of the known names, if one is near enough to be meant: a slip of the finger, or one begins with the other.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = |candidate: &str, distance: usize| {
+        distance <= (candidate.len() / 3).max(2)
+            || candidate.len().min(name.len()) > 3
+                && (candidate.starts_with(name) || name.starts_with(candidate))
+    };
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(2))
+        .filter(|(distance, candidate)| near(candidate, *distance))
         .min()
         .map(|(_, candidate)| candidate)
 }

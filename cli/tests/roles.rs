@@ -1,0 +1,173 @@
+//! The roles as processes: how they start, how they refuse to, how they stop.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpListener,
+    process::{Child, Command},
+};
+
+/// No step of these takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn shardwright(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardwright"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Exit code, stdout, stderr without the lines of the log.
+async fn ended(child: Child) -> (i32, String, String) {
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it hangs").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let said = text(output.stderr);
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("20")).collect();
+    (output.status.code().expect("no signal"), text(output.stdout), said.join("\n"))
+}
+
+async fn refused(arguments: &[&str], code: i32, parts: &[&str]) {
+    let (found, _, said) = ended(shardwright(arguments).spawn().unwrap()).await;
+    assert_eq!(found, code, "{arguments:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+}
+
+fn data(directory: &tempfile::TempDir) -> String {
+    directory.path().join("data").display().to_string()
+}
+
+/// The admin URL that a standalone prints.
+async fn admin_url(child: &mut Child) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let find = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some(url) = line.trim().strip_prefix("admin ") {
+                return url.trim().to_owned();
+            }
+        }
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+        panic!("no admin URL: {said}");
+    };
+    tokio::time::timeout(PATIENCE, find).await.expect("it does not come up")
+}
+
+async fn terminate(child: &Child) {
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_standalone_serves_statements_and_stops_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = data(&directory);
+    let arguments = ["standalone", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let mut child = shardwright(&arguments).spawn().unwrap();
+    let url = admin_url(&mut child).await;
+
+    let sql = ["sql", "--server", &url, "--format", "json", "-c", "SHOW SOURCES"];
+    let (code, out, said) = ended(shardwright(&sql).spawn().unwrap()).await;
+    assert_eq!((code, out.as_str()), (0, "[]\n"), "{said}");
+    let (code, out, said) = ended(shardwright(&["status", "--server", &url]).spawn().unwrap()).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(out.contains("store embedded") && out.contains("workers (1)"), "{out}");
+
+    refused(&arguments, 2, &["metadata.redb", "in use"]).await;
+
+    terminate(&child).await;
+    let (code, _, said) = ended(child).await;
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_refused_with_the_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let coordinator = ["coordinator", "--store", "memory:"];
+    refused(&[&coordinator[..], &["--listen", &address]].concat(), 1, &[&address, "in use"]).await;
+    let telemetry = ["--listen", "127.0.0.1:0", "--telemetry-listen", &address];
+    refused(&[&coordinator[..], &telemetry].concat(), 1, &[&address, "telemetry.listen", "in use"]).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_ends_with_3() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let store = format!("etcd://{address}");
+    refused(&["coordinator", "--listen", "127.0.0.1:0", "--store", &store], 3, &["etcd", &address]).await;
+}
+
+#[tokio::test]
+async fn wrong_settings_end_with_2_and_say_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("s.toml");
+    std::fs::write(&file, "[store]\nurl = 'memory:'\n[coordinator]\nlisten_on = '127.0.0.1:1'\n").unwrap();
+    let file = Path::new(&file).to_str().unwrap();
+    let near = "line 4: unknown key `coordinator.listen_on`; did you mean `listen`?";
+    refused(&["coordinator", "--config", file], 2, &[near]).await;
+    refused(&["coordinator"], 2, &["no store", "--store"]).await;
+    refused(&["coordinator", "--store", "ectd://h:1"], 2, &["etcd://HOST:PORT"]).await;
+    refused(&["worker", "--set", "worker.capasity=2"], 2, &["did you mean `capacity`?"]).await;
+    refused(
+        &["worker", "--set", "worker.drain_deadline=5"],
+        2,
+        &["--set worker.drain_deadline", "not a duration"],
+    )
+    .await;
+    refused(
+        &["coordinator", "--store", "memory:", "--listen", "here"],
+        2,
+        &["--listen", "coordinator.listen"],
+    )
+    .await;
+    refused(&["worker", "--log", "=x="], 2, &["telemetry.log"]).await;
+}
+
+#[tokio::test]
+async fn every_setting_has_a_key_and_a_variable() {
+    let (code, out, said) = ended(shardwright(&["settings"]).spawn().unwrap()).await;
+    assert_eq!(code, 0, "{said}");
+    for line in [
+        ["coordinator.timing.fence_after", "SHARDWRIGHT_COORDINATOR_TIMING_FENCE_AFTER"],
+        ["worker.memory_budget", "SHARDWRIGHT_WORKER_MEMORY_BUDGET"],
+        ["store.url", "SHARDWRIGHT_STORE_URL"],
+        ["telemetry.listen", "SHARDWRIGHT_TELEMETRY_LISTEN"],
+    ] {
+        assert!(out.lines().any(|l| l.split_whitespace().eq(line)), "{line:?} is not in\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_a_coordinator_waits_and_stops_when_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let mut child =
+        shardwright(&["worker", "--coordinators", &url, "--data-dir", &data(&directory)]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let started = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains("the worker starts") {
+                return;
+            }
+        }
+        panic!("it ended");
+    };
+    tokio::time::timeout(PATIENCE, started).await.unwrap();
+    terminate(&child).await;
+    let drained = async { while log.next_line().await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, drained).await.unwrap();
+    assert_eq!(ended(child).await.0, 0);
+}
