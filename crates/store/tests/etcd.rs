@@ -62,6 +62,24 @@ async fn a_commit_whose_answer_is_lost_is_ambiguous_and_landed() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_connection_broke_is_not_made_again() {
+    let Some(etcd) = Etcd::start("a_commit_whose_connection_broke_is_not_made_again", &[]).await else {
+        return;
+    };
+    let proxy = Proxy::start(etcd.port()).await;
+    let store = EtcdStore::connect(EtcdConfig::new(vec![proxy.endpoint()])).await.unwrap();
+    let key = keys().worker("w");
+    proxy.cut_next_answer();
+    // Made again, it would find its own key and say `Lost`: the worst of answers.
+    let error = store.commit(&[Guard::Absent(key.clone())], vec![put(&key, "1")]).await.unwrap_err();
+    assert!(error.ambiguous && error.kind == ErrorKind::Unavailable, "{error:?}");
+    assert_eq!(store.list(&key).await.unwrap().entries.len(), 1, "it landed, and the store is usable again");
+    // A read is made again.
+    proxy.cut_next_answer();
+    assert_eq!(store.list(&key).await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
 async fn a_commit_that_no_server_saw_is_not_ambiguous() {
     let Some(mut etcd) = Etcd::start("a_commit_that_no_server_saw_is_not_ambiguous", &[]).await else {
         return;

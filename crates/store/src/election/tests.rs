@@ -44,9 +44,12 @@ impl MetadataStore for Deaf {
             // Cut off altogether: the request does not arrive either.
             return Err(Error::new(ErrorKind::Unavailable, "request lost"));
         }
-        // On its way: the store counts the lease from a later moment than we do.
+        // On its way, there and back: the store counts the lease from a later moment than the sending, and from an
+        // earlier one than the answer.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        self.inner.keep_alive(lease).await
+        let answer = self.inner.keep_alive(lease).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answer
     }
     async fn maintain(&self, before: Option<Revision>) -> Result<Health> {
         self.inner.maintain(before).await

@@ -112,7 +112,8 @@ fn open_error(path: &Path, error: DatabaseError) -> Error {
     Error::new(kind, text).caused_by(error)
 }
 
-fn failed(path: &Path, what: &str, error: redb::Error) -> Error {
+/// What an error of redb means.
+pub(super) fn failed(path: &Path, what: &str, error: redb::Error) -> Error {
     let kind = match &error {
         redb::Error::Io(io)
             if matches!(

@@ -110,3 +110,36 @@ async fn a_lease_follows_the_paused_clock() {
     assert!(store.list(&key("/c/")).await.unwrap().entries.is_empty());
     assert!(!store.keep_alive(lease).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_write_that_failed_but_is_in_the_file_is_found_by_the_next_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(folder.path().join("meta.redb")).await.unwrap();
+    let lease = store.lease(Duration::from_secs(60)).await.unwrap();
+    let writes = vec![put("/c/a", "1"), Write::PutLeased(key("/c/leader"), "x".into(), lease)];
+    store.commit(&[], writes).await.unwrap();
+    let mut watch = store.watch(&key("/c/")).await.unwrap();
+    let revision = {
+        // What a write leaves behind whose last fsync failed: it is in the file, memory does not know it, the file is shut.
+        let mut state = store.inner.state.lock().await;
+        let Ok(Ok(change)) = state.map.plan(&[], &[put("/c/a", "2")]) else { panic!("not planned") };
+        state.file.take().unwrap().write(&change).unwrap();
+        change.revision
+    };
+    let entries = store.list(&key("/c/")).await.unwrap().entries;
+    assert_eq!(entries[0].value, "2");
+    assert_eq!(entries[0].mod_revision, revision);
+    assert_eq!(entries[1].key, key("/c/leader"), "leased keys of this process stay");
+    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("watchers look again");
+    let Commit::Done(next) = store.commit(&[], vec![put("/c/a", "3")]).await.unwrap() else { panic!("lost") };
+    assert_eq!(next, revision + 1);
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    use std::io;
+    let kind = |error: redb::Error| file::failed(Path::new("/x"), "written", error).kind;
+    assert_eq!(kind(redb::Error::Io(io::ErrorKind::StorageFull.into())), ErrorKind::Full);
+    assert_eq!(kind(redb::Error::Io(io::ErrorKind::Other.into())), ErrorKind::Unavailable);
+    assert_eq!(kind(redb::Error::Corrupted("x".to_owned())), ErrorKind::Corrupt);
+}

@@ -5,10 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -145,31 +142,44 @@ fn spawn(program: &Path, folder: &Path, scheme: &str, port: u16, arguments: &[St
         .unwrap()
 }
 
-/// Passes bytes on, until it is told to lose the answers.
+/// What becomes of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Pass,
+    /// Nobody hears of it, and the connection stays.
+    Lose,
+    /// The connection is closed instead, once.
+    Cut,
+}
+
+/// Passes bytes on, until it is told to lose answers.
 pub struct Proxy {
     port: u16,
-    deaf: Arc<AtomicBool>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl Proxy {
     pub async fn start(to: u16) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let deaf = Arc::new(AtomicBool::new(false));
-        let lose = deaf.clone();
+        let answers = Arc::new(Mutex::new(Answers::Pass));
+        let shared = answers.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let lose = lose.clone();
+                let answers = shared.clone();
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
                     let ((client_in, client_out), (server_in, server_out)) =
                         (client.into_split(), server.into_split());
-                    let never = Arc::new(AtomicBool::new(false));
-                    tokio::join!(pass(client_in, server_out, never), pass(server_in, client_out, lose));
+                    let always = Arc::new(Mutex::new(Answers::Pass));
+                    tokio::select! {
+                        () = pass(client_in, server_out, always) => {}
+                        () = pass(server_in, client_out, answers) => {}
+                    }
                 });
             }
         });
-        Self { port, deaf }
+        Self { port, answers }
     }
 
     pub fn endpoint(&self) -> String {
@@ -177,19 +187,29 @@ impl Proxy {
     }
 
     pub fn lose_answers(&self) {
-        self.deaf.store(true, Ordering::SeqCst);
+        *self.answers.lock().unwrap() = Answers::Lose;
+    }
+
+    pub fn cut_next_answer(&self) {
+        *self.answers.lock().unwrap() = Answers::Cut;
     }
 }
 
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    lose: Arc<AtomicBool>,
+    answers: Arc<Mutex<Answers>>,
 ) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        if !lose.load(Ordering::SeqCst) && to.write_all(&buffer[..n]).await.is_err() {
-            return;
+        let now = *answers.lock().unwrap();
+        match now {
+            Answers::Pass if to.write_all(&buffer[..n]).await.is_err() => return,
+            Answers::Pass | Answers::Lose => {}
+            Answers::Cut => {
+                *answers.lock().unwrap() = Answers::Pass;
+                return;
+            }
         }
     }
 }
