@@ -158,7 +158,7 @@ async fn collect(mut replies: tonic::Streaming<v1::ExecuteReply>) -> Result<Vec<
     Ok(answers)
 }
 
-/// Every split that is not ended is read by a live worker: nothing is pending, nobody waits. `workers` must be live.
+/// Every split that is not ended is read and written by one of these workers, which are all live.
 ///
 /// # Errors
 /// What is not so, in words.

@@ -11,12 +11,12 @@ use tokio::process::Command;
 
 use crate::{admin::Admin, process::Process, servers};
 
-/// The binary under test: `$SHARDWRIGHT_BIN`, or the one beside this program.
+/// The binary under test: `$SHARDWRIGHT_TEST_BIN`, or the one beside this program.
 ///
 /// # Errors
 /// When there is none.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SHARDWRIGHT_BIN") {
+    if let Some(path) = std::env::var_os("SHARDWRIGHT_TEST_BIN") {
         return Ok(path.into());
     }
     let here = std::env::current_exe()?;
@@ -94,7 +94,10 @@ impl Cluster {
             Metadata::Etcd(url) => url.clone(),
         };
         let mut command = Command::new(&self.binary);
-        command.arg("coordinator").args(["--listen", &format!("127.0.0.1:{port}")]).args(["--store", &store]);
+        command
+            .args(["coordinator", "--telemetry-listen", "off"])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--store", &store]);
         let mut process = Process::start(&format!("coordinator-{number}"), command, &self.dir.join("logs"))?;
         servers::listening(&mut process, port, Duration::from_secs(20)).await?;
         self.coordinators.insert(number, process);
@@ -119,7 +122,7 @@ impl Cluster {
     pub fn spawn_worker(&self, process: &str, name: &str, data: &Path) -> Result<Process> {
         let mut command = Command::new(&self.binary);
         command
-            .args(["worker", "--name", name])
+            .args(["worker", "--telemetry-listen", "off", "--name", name])
             .args(["--coordinators", &self.urls().join(",")])
             .arg("--data-dir")
             .arg(data);
