@@ -89,7 +89,11 @@ impl<'a> Cursor<'a> {
 
     /// Takes the keyword or says that it was expected.
     pub(crate) fn expect(&mut self, keyword: &str) -> Result<()> {
-        if self.eat(keyword) { Ok(()) } else { Err(self.expected_keyword(keyword, &[keyword])) }
+        if self.eat(keyword) {
+            return Ok(());
+        }
+        let keyword = keyword.to_uppercase();
+        Err(self.expected_keyword(&keyword, &[&keyword]))
     }
 
     /// Takes the punctuation if it is next.

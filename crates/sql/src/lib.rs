@@ -20,8 +20,8 @@ mod relation;
 mod risingwave;
 
 pub use ast::{
-    CreateSink, CreateSource, Encoding, FormatSpec, IncludeItem, InspectTarget, ObjectName, OptionEntry,
-    Place, SinkChange, SinkInput, Statement,
+    ColumnDef, CreateSink, CreateSource, Encoding, FormatSpec, IncludeItem, InspectTarget, ObjectName,
+    OptionEntry, Place, Schema, SinkChange, SinkInput, Statement,
 };
 pub use bind::{
     BoundSink, BoundSource, alter_sink, alter_source, bind_sink, bind_source, check_name, columns_text,
