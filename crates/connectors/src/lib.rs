@@ -13,4 +13,5 @@ pub fn register_all(registry: &mut Registry) {
     sink::kinesis::register(registry);
     sink::blackhole::register(registry);
     sink::file::register(registry);
+    sink::kafka::register(registry);
 }

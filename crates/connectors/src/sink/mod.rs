@@ -2,6 +2,7 @@
 
 pub mod blackhole;
 pub mod file;
+pub mod kafka;
 pub mod kinesis;
 pub mod memory;
 

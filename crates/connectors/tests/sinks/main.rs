@@ -4,4 +4,5 @@
 
 mod blackhole;
 mod file;
+mod kafka;
 mod memory;

@@ -47,9 +47,12 @@ pub(super) fn read_members(
                 scanner.skip()?;
             }
             Target::Column { index, .. } => {
-                // The same member again: the last one counts.
-                columns[index].truncate(row);
-                read(&mut columns[index], scanner, rules)?;
+                let column = &mut columns[index];
+                if column.len() > row {
+                    // The same member again: the last one counts.
+                    column.truncate(row);
+                }
+                read(column, scanner, rules)?;
             }
         }
     }

@@ -82,7 +82,8 @@ fn null_is_a_member_like_any_other() {
 fn each_type_is_written_as_its_row_of_the_table_says() {
     use SqlType::*;
     let tz = |mode| ("timestamptz.handling.mode", mode);
-    let cases: &[(SqlType, &[(&str, &str)], &str, &str)] = &[
+    type Case<'a> = (SqlType, &'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         (Boolean, &[], "true", "true"),
         (Bigint, &[], "9223372036854775807", "9223372036854775807"),
         (Real, &[], "26261.416", "26261.416015625"),
