@@ -8,7 +8,7 @@ use std::{
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use connector::{ErrorKind, Rejected, Run, SinkWriter};
+use connector::{ErrorKind, Rejected, Run, SinkWriter, suite};
 use ferrokinesis::store::StoreOptions;
 use model::{Batch, Creation, Cursor, Epoch, ObjectId, Ops, Position, SplitId, StartFrom, TaskId};
 use serde_json::{Value, json};
@@ -68,6 +68,11 @@ fn failed(code: &str) -> Value {
 fn results(records: Vec<Value>) -> Answer {
     let failed = records.iter().filter(|r| r["ErrorCode"].is_string()).count();
     Answer::Ok(json!({"FailedRecordCount": failed, "Records": records}))
+}
+
+#[tokio::test]
+async fn the_suite_of_sinks_holds() {
+    suite::sink::all(|| Server::start(quick(), 1)).await;
 }
 
 #[tokio::test]

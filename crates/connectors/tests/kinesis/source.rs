@@ -30,6 +30,21 @@ async fn the_suite_of_sources_holds() {
     suite::source::all(|| Server::start(quick(), 1)).await;
 }
 
+/// A second emulator, by other authors: what only one of them gets wrong shows.
+#[tokio::test]
+async fn the_suite_of_sources_holds_on_kinesis_local() {
+    let Ok(endpoint) = std::env::var("SHARDWRIGHT_TEST_KINESIS_LOCAL") else {
+        return println!("skipped: SHARDWRIGHT_TEST_KINESIS_LOCAL names no running kinesis-local");
+    };
+    let streams = std::sync::atomic::AtomicU32::new(0);
+    let started = std::process::id();
+    suite::source::all(|| {
+        let n = streams.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Server::guest(&endpoint, format!("suite-{started}-{n}"))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_split_and_a_merge_lose_nothing() {
     let server = Server::start(quick(), 1).await;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Cancel safe: the place and the iterator move only when an answer is turned into what `next` returns, with no await between.
-//! A read under way lives in the reader, so a dropped `next` does not throw it away either. Any wait is towards a moment that
+//! The call under way lives in the reader, so a dropped `next` does not throw its work away either, however often it is dropped. Any wait is towards a moment that
 //! the reader keeps. There is no task and no thread here: a reader that nobody asks does nothing.
 
 use std::{sync::Arc, time::Duration};
@@ -51,6 +51,14 @@ struct Token {
     made: Instant,
 }
 
+/// What a call brought.
+enum Brought {
+    /// An iterator.
+    Token(Result<String>),
+    /// Records, or why not; the iterator that was asked may still be good.
+    Answer { token: Token, took: Duration, outcome: Result<Answer> },
+}
+
 /// Reads one shard.
 pub(crate) struct Reader {
     shared: Arc<Shared>,
@@ -58,9 +66,9 @@ pub(crate) struct Reader {
     pace: Arc<Pace>,
     meters: Meters,
     place: Place,
-    iterator: Option<Token>,
-    /// A read under way, and when it began.
-    call: Option<(Instant, BoxFuture<'static, Result<Answer>>)>,
+    token: Option<Token>,
+    /// The call under way.
+    call: Option<BoxFuture<'static, Brought>>,
     ended: bool,
     not_before: Instant,
     backoff: Backoff,
@@ -84,7 +92,7 @@ impl Reader {
             split,
             pace,
             place,
-            iterator: None,
+            token: None,
             call: None,
             ended: false,
             not_before: Instant::now(),
@@ -103,41 +111,55 @@ impl Reader {
     async fn step(&mut self) -> Result<Option<Polled>> {
         tokio::time::sleep_until(self.not_before).await;
         if self.call.is_none() {
-            let token = self.iterator().await?;
-            self.pace.before_read().await;
-            let shared = Arc::clone(&self.shared);
-            let limit = (ANSWER_AIM / self.record_bytes.max(1)).clamp(1, LIMIT_MAX);
-            let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-            let read = async move { shared.client.get_records(&token, limit).await };
-            self.call = Some((Instant::now(), Box::pin(read)));
+            self.call = Some(match self.token.take_if(|token| token.made.elapsed() < ITERATOR_AGE_MAX) {
+                Some(token) => self.read(token),
+                None => self.locate(),
+            });
         }
-        let Some((began, call)) = self.call.as_mut() else { return Ok(None) };
-        let began = *began;
-        let outcome = call.await;
+        let Some(call) = self.call.as_mut() else { return Ok(None) };
+        let brought = call.await;
         self.call = None;
-        match outcome {
-            Ok(answer) => Ok(Some(self.answered(answer, began.elapsed()))),
-            Err(error) => self.read_failed(error).map(|()| None),
+        match brought {
+            Brought::Token(Ok(text)) => {
+                self.token = Some(Token { text, made: Instant::now() });
+                Ok(None)
+            }
+            Brought::Token(Err(error)) if error.vendor_code() == Some(INVALID_ARGUMENT) => {
+                Err(self.refused(error))
+            }
+            Brought::Token(Err(error)) => Err(error),
+            Brought::Answer { took, outcome: Ok(answer), .. } => Ok(Some(self.answered(answer, took))),
+            Brought::Answer { token, outcome: Err(error), .. } => {
+                self.token = Some(token);
+                self.read_failed(error).map(|()| None)
+            }
         }
     }
 
-    async fn iterator(&mut self) -> Result<String> {
-        if let Some(iterator) = &self.iterator {
-            if iterator.made.elapsed() < ITERATOR_AGE_MAX {
-                return Ok(iterator.text.clone());
+    /// Asks for an iterator at the place.
+    fn locate(&self) -> BoxFuture<'static, Brought> {
+        let (shared, pace, split) = (Arc::clone(&self.shared), Arc::clone(&self.pace), self.split.clone());
+        let from = self.place.from.clone();
+        Box::pin(async move {
+            if let Err(error) = shared.check_creation(&split).await {
+                return Brought::Token(Err(error));
             }
-            self.iterator = None;
-        }
-        self.shared.check_creation(&self.split).await?;
-        self.pace.before_iterator().await;
-        match self.shared.client.shard_iterator(self.split.name(), &self.place.from).await {
-            Ok(text) => {
-                self.iterator = Some(Token { text: text.clone(), made: Instant::now() });
-                Ok(text)
-            }
-            Err(error) if error.vendor_code() == Some(INVALID_ARGUMENT) => Err(self.refused(error)),
-            Err(error) => Err(error),
-        }
+            pace.before_iterator().await;
+            Brought::Token(shared.client.shard_iterator(split.name(), &from).await)
+        })
+    }
+
+    /// Reads at an iterator.
+    fn read(&self, token: Token) -> BoxFuture<'static, Brought> {
+        let (shared, pace) = (Arc::clone(&self.shared), Arc::clone(&self.pace));
+        let limit = (ANSWER_AIM / self.record_bytes.max(1)).clamp(1, LIMIT_MAX);
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        Box::pin(async move {
+            pace.before_read().await;
+            let began = Instant::now();
+            let outcome = shared.client.get_records(&token.text, limit).await;
+            Brought::Answer { token, took: began.elapsed(), outcome }
+        })
     }
 
     /// The service does not take the place: too new a moment is waited for, a number that is gone is replaced by the horizon.
@@ -175,7 +197,7 @@ impl Reader {
         self.meters.answered(took, records.len(), bytes, behind);
         self.measure(records.len(), bytes, behind.unwrap_or_default());
         self.ended = next.is_none();
-        self.iterator = next.map(|text| Token { text, made: Instant::now() });
+        self.token = next.map(|text| Token { text, made: Instant::now() });
         let records = self.place.take(records);
         if !records.is_empty() {
             self.meters.handed_out(records.len());
@@ -210,7 +232,7 @@ impl Reader {
         match error.vendor_code() {
             Some(EXPIRED_ITERATOR) => {
                 self.meters.iterator_expired();
-                self.iterator = None;
+                self.token = None;
                 self.expired += 1;
                 // Once is what backpressure does; again at once means that they do not live long enough to be used.
                 if self.expired > 1 {
@@ -219,7 +241,7 @@ impl Reader {
                 Ok(())
             }
             Some(INVALID_ARGUMENT) => {
-                self.iterator = None;
+                self.token = None;
                 Err(Error::new(ErrorKind::Unavailable, error.to_string()).code(INVALID_ARGUMENT))
             }
             _ => Err(error),
