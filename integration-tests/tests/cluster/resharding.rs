@@ -1,0 +1,102 @@
+//! What happens to the stream.
+
+use shardwright_integration_tests::endpoint;
+
+use crate::trial::{SOURCE, Trial, trial};
+
+async fn split_first(trial: &Trial) {
+    let client = trial.client();
+    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
+    endpoint::split(&client, SOURCE, &open[0]).await.unwrap();
+}
+
+async fn merge_first(trial: &Trial) {
+    let client = trial.client();
+    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
+    endpoint::merge(&client, SOURCE, &open[0], &open[1]).await.unwrap();
+}
+
+/// Waits until the open shards of the stream, and no other, are read for both sinks.
+async fn all_open_are_read(trial: &Trial) {
+    let client = trial.client();
+    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
+    let mut open: Vec<String> = open.iter().map(|shard| shard.shard_id().to_owned()).collect();
+    open.sort();
+    trial
+        .wait("the open shards are read", |status| {
+            for sink in ["archive", "copy"] {
+                let reading = status.splits.iter().filter(|s| s.sink == sink && s.state == "reading");
+                let mut reading: Vec<String> = reading.map(|s| s.split.clone()).collect();
+                reading.sort();
+                if reading != open {
+                    return Err(format!("{sink} reads {reading:?}, open are {open:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+}
+
+/// S1, S3: split, merge, split of the child.
+#[tokio::test(flavor = "multi_thread")]
+async fn split_merge_and_split_of_the_child() {
+    let Some(mut trial) = trial("split_merge_and_split_of_the_child", 1, 2, 2).await else { return };
+    trial.create().await;
+    trial.start_load();
+    trial.records(300).await;
+    split_first(&trial).await;
+    all_open_are_read(&trial).await;
+    trial.records(300).await;
+    merge_first(&trial).await;
+    all_open_are_read(&trial).await;
+    trial.records(300).await;
+    split_first(&trial).await;
+    all_open_are_read(&trial).await;
+    trial.records(300).await;
+    trial.ledger().await;
+}
+
+/// S4, S5, S6: two generations while nobody looks; nothing between them is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_generations_of_reshard_while_everything_is_stopped() {
+    let test = "two_generations_of_reshard_while_everything_is_stopped";
+    let Some(mut trial) = trial(test, 1, 2, 2).await else { return };
+    trial.create().await;
+    trial.start_load();
+    trial.records(300).await;
+    trial.cluster.worker("worker-0").kill().await.unwrap();
+    trial.cluster.worker("worker-1").kill().await.unwrap();
+    trial.cluster.coordinator(0).kill().await.unwrap();
+    trial.records(200).await;
+    split_first(&trial).await;
+    trial.records(200).await;
+    split_first(&trial).await;
+    trial.records(200).await;
+    merge_first(&trial).await;
+    trial.records(200).await;
+    trial.cluster.start_coordinator(0).await.unwrap();
+    for name in trial.names.clone() {
+        trial.cluster.start_worker(&name).unwrap();
+    }
+    all_open_are_read(&trial).await;
+    trial.ledger().await;
+}
+
+/// A reshard while a worker dies and the leader changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn reshard_in_the_middle_of_a_failover() {
+    let Some(mut trial) = trial("reshard_in_the_middle_of_a_failover", 2, 3, 3).await else { return };
+    trial.create().await;
+    trial.start_load();
+    trial.records(300).await;
+    trial.cluster.worker("worker-0").kill().await.unwrap();
+    split_first(&trial).await;
+    let leader = trial.cluster.leader().await.unwrap();
+    trial.cluster.coordinator(leader).kill().await.unwrap();
+    merge_first(&trial).await;
+    trial.cluster.start_worker("worker-0").unwrap();
+    trial.cluster.start_coordinator(leader).await.unwrap();
+    all_open_are_read(&trial).await;
+    trial.records(200).await;
+    trial.ledger().await;
+}
