@@ -176,12 +176,8 @@ pub fn all_reading(status: &v1::StatusReply, workers: &[&str]) -> Result<(), Str
         if split.state != "reading" {
             return Err(format!("{} of {}: {} {}", split.split, split.sink, split.state, split.waits_for));
         }
-        let live = status.workers.iter().any(|w| w.name == split.worker && w.state == "live");
-        if !live {
-            return Err(format!(
-                "{} of {}: its worker {} is not live",
-                split.split, split.sink, split.worker
-            ));
+        if !workers.contains(&split.worker.as_str()) {
+            return Err(format!("{} of {} is still with {}", split.split, split.sink, split.worker));
         }
     }
     Ok(())
