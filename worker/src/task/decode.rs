@@ -42,13 +42,23 @@ struct Open {
     letters: Vec<Letter>,
     records: u64,
     bytes: u64,
-    last: Option<Cursor>,
+    /// The last record, if it did not become a row.
+    last_bad: Option<Cursor>,
 }
 
 impl Stage {
     pub(crate) fn new(job: &Arc<Job>, at: Position) -> Result<Self, Failure> {
         let (source, sink) = (&job.source.spec, &job.sink.spec);
         let config = |error: String| Failure { error, kind: "config" };
+        if source.on_error == OnError::DeadLetter
+            && job.source.letters.is_none()
+            && job.sink.letters.is_none()
+        {
+            let name = &source.name;
+            return Err(config(format!(
+                "source `{name}` has on_error 'dead_letter' but no dead_letter.connector"
+            )));
+        }
         let projection = match &sink.query {
             Some(query) => {
                 let columns: Vec<_> = source.all_columns().cloned().collect();
@@ -81,22 +91,25 @@ impl Stage {
 
     /// Takes the next record. A failure means that the run must end before it.
     pub(crate) fn push(&mut self, record: RawRecord) -> Result<(), Failure> {
-        let bytes = record.size() as u64;
-        match self.decoder.decode(&record, &self.job.task.split) {
-            Ok(()) => {
-                let size = record.payload.len() + record.key.len();
-                self.open.cursors.push(record.cursor.clone());
-                self.open.sizes.push(u32::try_from(size).unwrap_or(u32::MAX));
-            }
-            Err(malformed) => self.malformed(&record, malformed.message)?,
+        let decoded = self.decoder.decode(&record, &self.job.task.split);
+        if let Err(malformed) = decoded {
+            self.malformed(&record, malformed.message)?;
+            self.open.records += 1;
+            self.open.bytes += record.size() as u64;
+            self.open.last_bad = Some(record.cursor);
+            return Ok(());
         }
         self.open.records += 1;
-        self.open.bytes += bytes;
+        self.open.bytes += record.size() as u64;
+        self.open.last_bad = None;
+        let size = record.payload.len() + record.key.len();
+        self.open.sizes.push(u32::try_from(size).unwrap_or(u32::MAX));
         if self.keep_raw {
-            self.open.last = Some(record.cursor.clone());
+            self.open.cursors.push(record.cursor.clone());
             self.open.raw.push(record);
         } else {
-            self.open.last = Some(record.cursor);
+            // Moved, not cloned: a cursor is text, and there is one per record.
+            self.open.cursors.push(record.cursor);
         }
         Ok(())
     }
@@ -125,7 +138,9 @@ impl Stage {
     /// is one, holds what comes before it.
     pub(crate) fn cut(&mut self, reservation: &mut Reservation) -> (Option<Chunk>, Option<Failure>) {
         let mut open = std::mem::take(&mut self.open);
-        let Some(last) = open.last.take() else { return (None, None) };
+        let Some(last) = open.last_bad.take().or_else(|| open.cursors.last().cloned()) else {
+            return (None, None);
+        };
         let rows = self.decoder.finish();
         let mut chunk = Chunk {
             records: open.records,

@@ -67,10 +67,12 @@ impl Writer {
     ) -> (Outcome, Option<Failure>) {
         let (mut failed, mut stop, mut worst): (Vec<(usize, Again)>, _, Option<Error>) = (vec![], None, None);
         for Rejected { row, error } in refused {
+            let Some(place) = self.outbox.row(id, row) else {
+                let error = format!("the sink refused row {row} of a request that has no such row: {error}");
+                return (Outcome::Unknown, Some(Failure { error, kind: "bug" }));
+            };
             if error.kind() == ErrorKind::Rejected {
-                if let Some(place) = self.outbox.row(id, row) {
-                    errors.insert((place.chunk, place.index), error.to_string());
-                }
+                errors.insert((place.chunk, place.index), error.to_string());
                 failed.push((row, Again::Refused));
                 continue;
             }

@@ -226,22 +226,27 @@ impl Writer {
 
     /// Moves the prefix; `End` only when nothing can land any more. A failure that waited for what came before it is due now.
     fn advance(&mut self) -> Option<Failure> {
+        self.pass();
         if let Some(end) = self.end
             && self.acks.is_only(end)
             && self.outbox.in_flight() == 0
             && self.now() >= self.outbox.quiet_at()
         {
             self.acks.ack(end, 1);
-        }
-        if let Some(advance) = self.acks.advance() {
-            self.chunks = self.acks.len();
-            let caught_up_at = self.held.free(advance.chunk);
-            self.job.shown.reach(advance.position, advance.records, caught_up_at);
+            self.pass();
         }
         if self.failing.is_some() && self.acks.is_empty() {
             return self.failing.take();
         }
         self.broken.take()
+    }
+
+    fn pass(&mut self) {
+        if let Some(advance) = self.acks.advance() {
+            self.chunks = self.acks.len();
+            let caught_up_at = self.held.free(advance.chunk);
+            self.job.shown.reach(advance.position, advance.records, caught_up_at);
+        }
     }
 
     /// Starts the next write, or a flush when there is nothing to write and something waits for one.
