@@ -20,8 +20,6 @@ mod replay;
 mod service;
 mod show;
 mod statement;
-#[cfg(test)]
-mod tests;
 
 use proto::v1::admin_server::AdminServer;
 
