@@ -1,5 +1,7 @@
 //! The worker's side of the ownership protocol, over a real connection: P1, P2, P4, P6, P7, P8 and P11 from outside.
 
+#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

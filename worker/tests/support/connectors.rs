@@ -1,7 +1,7 @@
 //! A source that counts for ever and a sink that keeps what it got, both by name, since the registry builds them from specs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
@@ -210,13 +210,4 @@ pub fn sink(ledger: &str) -> SinkSpec {
 /// The task of one split of that sink.
 pub fn task(split: &str) -> TaskId {
     TaskId { sink: ObjectId::from_parts(2, 2), split: SplitId::new(Creation(1), split) }
-}
-
-/// Groups what was kept by its value, to find repeats.
-#[allow(dead_code)]
-pub fn times(rows: &[u64]) -> HashMap<u64, usize> {
-    rows.iter().fold(HashMap::new(), |mut counts, n| {
-        *counts.entry(*n).or_default() += 1;
-        counts
-    })
 }
