@@ -58,7 +58,13 @@ impl Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        let kind = if error.ambiguous { ErrorKind::Unknown } else { ErrorKind::Unavailable };
+        let kind = match error.kind {
+            _ if error.ambiguous => ErrorKind::Unknown,
+            store::ErrorKind::Config | store::ErrorKind::Corrupt => ErrorKind::Config,
+            store::ErrorKind::Unavailable | store::ErrorKind::Denied | store::ErrorKind::Full => {
+                ErrorKind::Unavailable
+            }
+        };
         Self::new(kind, error.context.clone()).because(error)
     }
 }

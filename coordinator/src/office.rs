@@ -16,8 +16,14 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, checkpointer, discovery, error::ErrorKind, events::Level, handle::Role, meters::Meters,
-    reconciler, term::Term, upkeep,
+    Config, checkpointer, discovery,
+    error::{Error, ErrorKind, Result},
+    events::Level,
+    handle::Role,
+    meters::Meters,
+    reconciler,
+    term::Term,
+    upkeep,
 };
 
 /// How long an orderly resignation may take.
@@ -37,8 +43,9 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// Holds terms until the coordinator stops.
-    pub async fn run(self) {
+    /// Holds terms until the coordinator stops. Errors: `Config` if the store holds what this release cannot read; the
+    /// coordinator stops then.
+    pub async fn run(self) -> Result<()> {
         let keys = Keyspace::new(&self.config.cluster);
         let timing = ElectionTiming {
             lease: self.config.timing.leader_lease,
@@ -53,11 +60,16 @@ impl Office {
                 leadership = campaign => leadership,
                 () = self.follow(&keys) => None,
             };
-            let Some(leadership) = leadership else { return };
+            let Some(leadership) = leadership else { return Ok(()) };
             meters.leader.record(1, &[]);
             meters.leader_changes.add(1, &[]);
-            if !self.hold(leadership).await {
-                tokio::time::sleep(STAND_BACK).await;
+            match self.hold(leadership).await {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::Config => {
+                    self.cancel.cancel();
+                    return Err(error);
+                }
+                Err(_) => tokio::time::sleep(STAND_BACK).await,
             }
         }
     }
@@ -76,8 +88,8 @@ impl Office {
         }
     }
 
-    /// One term, from election to end. `false` if it never loaded.
-    async fn hold(&self, leadership: store::Leadership) -> bool {
+    /// One term, from election to end. An error if it never loaded.
+    async fn hold(&self, leadership: store::Leadership) -> Result<()> {
         let over = leadership.over();
         let term = Arc::new(Term::new(
             (self.config.clone(), self.address.clone()),
@@ -93,11 +105,11 @@ impl Office {
         let mut loops = JoinSet::new();
         let loaded = tokio::select! {
             biased;
-            () = term.cancel.cancelled() => false,
-            () = over.cancelled() => false,
+            () = term.cancel.cancelled() => Err(Error::not_leader()),
+            () = over.cancelled() => Err(Error::not_leader()),
             loaded = load(&term) => loaded,
         };
-        if loaded {
+        if loaded.is_ok() {
             loops.spawn(checkpointer::run(Arc::clone(&term)));
             loops.spawn(discovery::run(Arc::clone(&term)));
             loops.spawn(reconciler::run(Arc::clone(&term)));
@@ -124,18 +136,18 @@ impl Office {
     }
 }
 
-/// Loads, asking again while the store does not answer. `false` ends the term.
-async fn load(term: &Term) -> bool {
+/// Loads, asking again while the store does not answer.
+async fn load(term: &Term) -> Result<()> {
     loop {
         match term.load().await {
-            Ok(()) => return true,
+            Ok(()) => return Ok(()),
             Err(error) if error.kind == ErrorKind::Unavailable => {
                 tracing::warn!(%error, "cluster could not be loaded, trying again");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => {
                 term.end(Level::Error, &format!("the cluster could not be loaded: {error}"));
-                return false;
+                return Err(error);
             }
         }
     }

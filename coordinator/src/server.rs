@@ -28,7 +28,7 @@ const LINGER: Duration = Duration::from_millis(500);
 pub struct Server {
     address: SocketAddr,
     handle: Handle,
-    office: JoinHandle<()>,
+    office: JoinHandle<Result<()>>,
     served: JoinHandle<Result<()>>,
 }
 
@@ -40,6 +40,7 @@ impl Server {
         store: Arc<dyn MetadataStore>,
         cancel: CancellationToken,
     ) -> Result<Self> {
+        let cancel = cancel.child_token();
         let listener = daemon::listen(&config.listen.to_string(), "coordinator.listen")
             .await
             .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
@@ -81,7 +82,7 @@ impl Server {
         let ended = |what: &str, error: tokio::task::JoinError| {
             Error::new(ErrorKind::Unavailable, format!("{what} ended: {error}"))
         };
-        office.map_err(|error| ended("the office of the leader", error))?;
+        office.map_err(|error| ended("the office of the leader", error))??;
         served.map_err(|error| ended("the server", error))?
     }
 }

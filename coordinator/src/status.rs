@@ -41,7 +41,7 @@ impl Leader {
             cluster: term.config.cluster.clone(),
             leader: term.address.to_string(),
             leader_revision: term.revision(),
-            store: state.health.version.clone(),
+            store: store_name(&state.health.version),
             workers: workers(term, &state),
             sources: sources(term, &state),
             sinks: sinks(&state, &splits),
@@ -80,6 +80,14 @@ impl Leader {
     }
 }
 
+/// `embedded`, or the server with its version.
+fn store_name(version: &str) -> String {
+    match version {
+        "" | "embedded" => version.to_owned(),
+        version => format!("etcd {version}"),
+    }
+}
+
 /// Every worker: those that were heard in this term, and those that only the store knows.
 fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
     let heard = &state.memory.observed.heard;
@@ -97,16 +105,19 @@ fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
         let tasks = tasks.get(name.as_str()).copied().unwrap_or(0);
         let draining = record.draining || process.is_some_and(|process| process.draining);
         let timing = &term.config.timing;
-        let condition = if silent >= timing.session_timeout {
+        let session = state.session_of(&record.process).map(|(_, session)| session);
+        let condition = if draining && session.is_none() && tasks == 0 {
+            "drained"
+        } else if silent >= timing.session_timeout {
             "dead"
-        } else if silent >= timing.heartbeat * 3 || process.is_none() {
+        } else if silent >= timing.heartbeat * 3 || session.is_none() {
             "silent"
         } else if draining {
             if tasks == 0 { "drained" } else { "draining" }
         } else {
             "live"
         };
-        let budget = state.session_of(&record.process).map_or((0, 0), |(_, session)| session.budget);
+        let budget = session.map_or((0, 0), |session| session.budget);
         v1::WorkerStatus {
             name: name.clone(),
             process: record.process.clone(),

@@ -2,7 +2,7 @@
 //! long gone. Nothing here decides who runs what.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -53,6 +53,7 @@ pub(crate) async fn run(term: Arc<Term>) {
         if maintained.is_none_or(|at| now.saturating_sub(at) >= MAINTAIN_EVERY) {
             maintained = Some(now);
             maintain(&term, &mut revisions, now).await;
+            forget_processes(&mut term.state(), now);
             forget(&term, now).await;
         }
     }
@@ -123,6 +124,33 @@ async fn maintain(term: &Term, revisions: &mut VecDeque<(Duration, u64)>, now: D
             term.state().health = health;
         }
         Err(error) => tracing::warn!(%error, "store could not be looked after"),
+    }
+}
+
+/// Forgets what was heard of processes that are long over and that no assignment names.
+fn forget_processes(state: &mut State, now: Duration) {
+    let observed = &mut state.memory.observed;
+    let named: BTreeSet<&str> = observed
+        .assignments
+        .values()
+        .flat_map(|(_, run)| {
+            std::iter::once(&run.process).chain(run.predecessors.iter().map(|old| &old.process))
+        })
+        .map(String::as_str)
+        .collect();
+    let heard = &observed.heard;
+    let over: Vec<String> = heard
+        .processes
+        .iter()
+        .filter(|(id, process)| {
+            process.heard_at + FORGET_AFTER <= now
+                && !named.contains(id.as_str())
+                && heard.current(&process.worker).is_none_or(|(current, _)| current != id.as_str())
+        })
+        .map(|(id, _)| id.clone())
+        .collect();
+    for process in over {
+        observed.heard.processes.remove(&process);
     }
 }
 

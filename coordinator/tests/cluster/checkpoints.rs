@@ -172,3 +172,29 @@ async fn an_assignment_of_unknown_outcome_ends_the_term_and_the_next_one_knows()
     })
     .await;
 }
+
+#[tokio::test]
+async fn many_tasks_are_spread_evenly_and_their_positions_travel_together() {
+    let store: Arc<dyn MetadataStore> = Arc::new(FakeStore::new());
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    let mut workers = Vec::new();
+    for n in 0..4 {
+        let (name, process, instance) = (format!("w{n}"), format!("p{n}"), format!("i{n}"));
+        workers.push(FakeWorker::attach(&coordinator.url(), &name, &process, &instance, Obedient).await);
+    }
+    until("all have joined", || workers.iter().all(|worker| worker.list().is_some())).await;
+    let splits = (0..600).map(|n| open(&format!("s{n:03}"), &[])).collect();
+    create(&leader, "many", splits).await;
+    until("everything runs", || workers.iter().map(|worker| worker.runs().len()).sum::<usize>() == 600).await;
+    for worker in &workers {
+        assert_eq!(worker.runs().len(), 150, "{}", worker.name);
+        let tasks = worker.list().unwrap().run.iter().map(|run| progress(run, 1, &after("7"))).collect();
+        worker.say(up::Message::Progress(proto::v1::Progress { tasks })).await;
+    }
+    until_stored(&store, "everything is durable", |view| view.checkpoints.len() == 600).await;
+    let stored = view(&store).await;
+    // 150 tasks are two lanes of at most 126; a position for each took one transaction per lane.
+    assert_eq!(stored.lanes.len(), 8);
+    assert!(stored.lanes.values().all(|lane| lane.value.serial == 1), "{:?}", stored.lanes);
+}

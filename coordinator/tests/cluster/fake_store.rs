@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -31,16 +31,30 @@ pub struct FakeStore {
     next: Mutex<Option<(&'static str, Fate)>>,
     /// Answers lost so far.
     pub lost: AtomicU32,
+    /// Nothing is answered.
+    pub away: AtomicBool,
 }
 
 impl FakeStore {
     pub fn new() -> Self {
-        Self { inner: EmbeddedStore::in_memory(), next: Mutex::new(None), lost: AtomicU32::new(0) }
+        Self {
+            inner: EmbeddedStore::in_memory(),
+            next: Mutex::new(None),
+            lost: AtomicU32::new(0),
+            away: AtomicBool::new(false),
+        }
     }
 
     /// Loses the answer of the next commit that writes a key whose name contains `word`.
     pub fn lose_answer(&self, word: &'static str, fate: Fate) {
         *self.next.lock().unwrap() = Some((word, fate));
+    }
+
+    fn answers(&self) -> Result<()> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "away, says the test")),
+            false => Ok(()),
+        }
     }
 
     fn fate(&self, writes: &[Write]) -> Option<Fate> {
@@ -61,12 +75,15 @@ impl FakeStore {
 #[async_trait]
 impl MetadataStore for FakeStore {
     async fn list(&self, prefix: &Key) -> Result<Snapshot> {
+        self.answers()?;
         self.inner.list(prefix).await
     }
     async fn watch(&self, prefix: &Key) -> Result<BoxStream<'static, ()>> {
+        self.answers()?;
         self.inner.watch(prefix).await
     }
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
+        self.answers()?;
         let fate = self.fate(&writes);
         if fate != Some(Fate::Vanished) {
             let done = self.inner.commit(guards, writes).await?;
@@ -80,9 +97,11 @@ impl MetadataStore for FakeStore {
         Err(error)
     }
     async fn lease(&self, ttl: Duration) -> Result<LeaseId> {
+        self.answers()?;
         self.inner.lease(ttl).await
     }
     async fn keep_alive(&self, lease: LeaseId) -> Result<bool> {
+        self.answers()?;
         self.inner.keep_alive(lease).await
     }
     async fn maintain(&self, before: Option<Revision>) -> Result<Health> {

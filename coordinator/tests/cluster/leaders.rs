@@ -1,6 +1,9 @@
 //! Leaders come and go; data does not notice.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use model::{Cursor, Position};
 use proto::v1::{self, coordinator_message as down};
@@ -11,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fake_source::{self, open},
+    fake_store::FakeStore,
     fake_worker::{FakeWorker, Manner::Obedient},
     setup::{Coordinator, create, timing, until},
 };
@@ -152,6 +156,42 @@ async fn runs_that_nothing_names_are_told_to_stop() {
         named && back.list().is_some_and(|list| list.stop.is_empty())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_confirm_itself_answers_nobody_and_heals() {
+    let fake = Arc::new(FakeStore::new());
+    let store: Arc<dyn MetadataStore> = fake.clone();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "unconfirmed", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    let before = worker.runs_exactly(&["s0"]).await;
+    fake.away.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    until("its sessions end", || worker.heard(|heard| heard.over)).await;
+    // The last keep-alive was sent before the store went away (P3); the slack is for a busy machine.
+    assert!(begin.elapsed() < timing().leader_lease + Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(coordinator.server.handle().leader_address(), None);
+    fake.away.store(false, Ordering::SeqCst);
+    let next = coordinator.leader().await;
+    assert!(next.revision() > leader.revision());
+    let back = FakeWorker::attach_running(&coordinator.url(), hello(&worker, "p1"), Obedient).await;
+    assert_eq!(back.runs_exactly(&["s0"]).await, before, "same epochs");
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_release_stops_the_coordinator_with_a_clear_line() {
+    let store = memory();
+    let keys = Keyspace::new(&Config::default().cluster);
+    let newer = keys.put::<store::SchemaKey>(&(), &store::Schema { version: 99, generation: 1 });
+    store.commit(&[], vec![newer]).await.unwrap();
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    let server =
+        Server::start(config, fake_source::registry(), store, CancellationToken::new()).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(20), server.join()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Config);
+    assert!(error.to_string().contains("newer release (layout 99"), "{error}");
 }
 
 #[tokio::test]
