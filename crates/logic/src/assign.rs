@@ -29,6 +29,8 @@ pub struct History {
     moves: VecDeque<(Duration, TaskId)>,
     /// Where a task ran before its worker went: it likes to go back there.
     homes: BTreeMap<TaskId, String>,
+    /// When a worker was last left by a task.
+    left_at: BTreeMap<String, Duration>,
 }
 
 impl History {
@@ -42,8 +44,15 @@ impl History {
     }
 
     /// A task had to leave this worker, which may come back.
-    pub fn left(&mut self, task: TaskId, home: &str) {
+    pub fn left(&mut self, task: TaskId, home: &str, now: Duration) {
+        self.left_at.insert(home.to_owned(), now);
         self.homes.entry(task).or_insert_with(|| home.to_owned());
+    }
+
+    /// The workers that a task had to leave within this time.
+    pub fn left_within(&self, grace: Duration, now: Duration) -> impl Iterator<Item = &str> {
+        let recent = move |at: &Duration| *at + grace > now;
+        self.left_at.iter().filter(move |(_, at)| recent(at)).map(|(worker, _)| worker.as_str())
     }
 
     /// A task is no more.

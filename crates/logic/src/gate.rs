@@ -161,15 +161,14 @@ impl Heard {
         if let Some(released) = self.releases.get(&(task.clone(), run.epoch)) {
             return if released.drained { Duration::ZERO } else { released.at + breath };
         }
+        // Two proofs, each enough: a later process of the same instance, and silence so long that the process has fenced itself.
+        let silence = self.last_heard(&run.process) + timing.fence_after + breath;
         let superseded = self.superseded_at(&run.process, &run.instance).map(|at| at + breath);
         match run.release {
             Release::Drained => Duration::ZERO,
             // This leader wrote it because a later process joined, or an earlier leader wrote it.
-            Release::Stopped => superseded.unwrap_or(self.elected_at + breath),
-            Release::No => {
-                let silence = self.last_heard(&run.process) + timing.fence_after + breath;
-                superseded.map_or(silence, |at| at.min(silence))
-            }
+            Release::Stopped => superseded.unwrap_or(self.elected_at + breath).min(silence),
+            Release::No => superseded.map_or(silence, |at| at.min(silence)),
         }
     }
 }
@@ -196,4 +195,43 @@ pub fn gate(
         .map(|run| heard.moment(task, run, timing).saturating_sub(now))
         .max()
         .unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Creation, ObjectId, SplitId};
+
+    use super::*;
+
+    const fn s(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn process(joined_at: Duration, heard_at: Duration) -> Process {
+        let (worker, instance) = ("w1".to_owned(), "i1".to_owned());
+        Process { worker, instance, capacity: 1, joined_at, heard_at, draining: false }
+    }
+
+    #[test]
+    fn a_restart_long_after_a_crash_does_not_make_the_crash_young_again() {
+        let timing = Timing::default();
+        let task = TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "s") };
+        let epoch = Epoch { generation: 1, revision: 1 };
+        let run = Predecessor {
+            worker: "w1".to_owned(),
+            process: "p1".to_owned(),
+            instance: "i1".to_owned(),
+            epoch,
+            release: Release::No,
+        };
+        let mut heard = Heard::default();
+        heard.processes.insert("p1".to_owned(), process(s(0), s(10)));
+        assert_eq!(heard.moment(&task, &run, &timing), s(21), "silence: last heard + 5 s + 6 s");
+        heard.processes.insert("p2".to_owned(), process(s(12), s(12)));
+        assert_eq!(heard.moment(&task, &run, &timing), s(18), "restart: joined + 6 s");
+        heard.processes.insert("p2".to_owned(), process(s(40), s(40)));
+        assert_eq!(heard.moment(&task, &run, &timing), s(21));
+        let run = heard.as_heard(&task, run);
+        assert_eq!((run.release, heard.moment(&task, &run, &timing)), (Release::Stopped, s(21)));
+    }
 }

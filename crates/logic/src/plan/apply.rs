@@ -14,7 +14,7 @@ impl Observed {
                 let new = &assign.assignment;
                 for old in new.predecessors.iter().filter(|old| old.worker != new.worker) {
                     if old.release == Release::No {
-                        self.history.left(assign.task.clone(), &old.worker);
+                        self.history.left(assign.task.clone(), &old.worker, now);
                     }
                 }
                 self.assignments.insert(assign.task.clone(), (epoch, new.clone()));
@@ -23,7 +23,7 @@ impl Observed {
             Action::Stop(stop) => {
                 match stop.reason {
                     StopReason::Move => self.history.moved(stop.task.clone(), now),
-                    StopReason::Drain => self.history.left(stop.task.clone(), &stop.worker),
+                    StopReason::Drain => self.history.left(stop.task.clone(), &stop.worker, now),
                     _ => {}
                 }
                 let order = Stopping { at: now, deadline: stop.deadline, reason: stop.reason };

@@ -347,15 +347,18 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The rejoin grace: a worker was lost or left lately, or this leader is new. Only the balancer waits for it.
+    /// The rejoin grace: a worker was lost or left lately, or this leader has not had the time to hear everybody. Only the
+    /// balancer waits for it.
     fn someone_may_return(&self) -> bool {
+        let Timing { session_timeout, rejoin_grace, .. } = *self.timing;
         let heard = &self.observed.heard;
         let live: BTreeSet<&str> =
             heard.live(self.timing, self.now).map(|(_, p)| p.worker.as_str()).collect();
-        let grace = self.timing.rejoin_grace;
-        let expected = |p: &Process| {
-            p.heard_at + self.timing.session_timeout + grace > self.now && !live.contains(p.worker.as_str())
-        };
-        heard.elected_at + grace > self.now || heard.processes.values().any(expected)
+        let lost = |p: &Process| p.heard_at + session_timeout + rejoin_grace > self.now;
+        let mut away = heard.processes.values().filter(|p| lost(p)).map(|p| p.worker.as_str());
+        let mut left = self.observed.history.left_within(rejoin_grace, self.now);
+        heard.elected_at + session_timeout > self.now
+            || away.any(|worker| !live.contains(worker))
+            || left.any(|worker| !live.contains(worker))
     }
 }
