@@ -1,5 +1,5 @@
 //! The Kafka sink: against the client library's own mock of a broker (which can be switched off), and against a real Kafka
-//! where `SHARDWRIGHT_TEST_KAFKA_BOOTSTRAP` names one.
+//! where `SHARDWRIGHT_TEST_KAFKA_BOOTSTRAP` names one (`SHARDWRIGHT_TEST_KAFKA_SASL_BOOTSTRAP`: one that asks for a password).
 
 use std::{
     sync::{
@@ -26,10 +26,20 @@ use shardwright_connectors::sink::kafka;
 
 const PARTITIONS: i32 = 3;
 
+/// What a broker wants that asks for a password.
+const PASSWORD: [(&str, &str); 4] = [
+    ("security.protocol", "SASL_PLAINTEXT"),
+    ("sasl.mechanism", "PLAIN"),
+    ("sasl.username", "alice"),
+    ("sasl.password", "alice-secret"),
+];
+
 /// A broker and a topic of its own.
 struct Fixture {
     bootstrap: String,
     topic: String,
+    /// It asks for [`PASSWORD`].
+    password: bool,
     /// Switches the mock on and off; the mock ends with it.
     switch: Option<SyncSender<Turn>>,
 }
@@ -55,24 +65,27 @@ impl Fixture {
                 done.send(()).unwrap();
             }
         });
-        Self { bootstrap: told.await.unwrap(), topic: "numbers".into(), switch: Some(switch) }
+        Self {
+            bootstrap: told.await.unwrap(),
+            topic: "numbers".into(),
+            password: false,
+            switch: Some(switch),
+        }
     }
 
-    async fn real(bootstrap: &str) -> Self {
+    async fn real(bootstrap: &str, password: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let topic = format!("suite-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+        let admin: AdminClient<DefaultClientContext> = config(bootstrap, password).create().unwrap();
         let new = NewTopic::new(&topic, PARTITIONS, TopicReplication::Fixed(1));
         let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
         assert_eq!(made, [Ok(topic.clone())]);
-        Self { bootstrap: bootstrap.to_owned(), topic, switch: None }
+        Self { bootstrap: bootstrap.to_owned(), topic, password, switch: None }
     }
 
     /// Everything in the topic, partition by partition.
     fn consume<T>(&self, mut keep: impl FnMut(&BorrowedMessage<'_>) -> T) -> Vec<T> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
+        let consumer: BaseConsumer = config(&self.bootstrap, self.password)
             .set("group.id", "reader")
             .set("enable.partition.eof", "false")
             .create()
@@ -105,6 +118,15 @@ impl Fixture {
     }
 }
 
+fn config(bootstrap: &str, password: bool) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    for (name, value) in PASSWORD.iter().filter(|_| password) {
+        config.set(*name, *value);
+    }
+    config
+}
+
 fn registry() -> Registry {
     let mut registry = Registry::new();
     kafka::register(&mut registry);
@@ -126,14 +148,21 @@ impl suite::Destination for Fixture {
     }
 
     fn options(&self) -> Options {
-        [
+        let mut options: Options = [
             ("properties.bootstrap.server", self.bootstrap.as_str()),
             ("topic", self.topic.as_str()),
             ("properties.message.max.bytes", "100000"),
-            ("properties.message.timeout.ms", "1500"),
         ]
         .into_iter()
-        .collect()
+        .collect();
+        if self.switch.is_some() {
+            // The mock answers at once or not at all.
+            options.insert("properties.message.timeout.ms", "1500");
+        }
+        for (name, value) in PASSWORD.iter().filter(|_| self.password) {
+            options.insert(format!("properties.{name}"), *value);
+        }
+        options
     }
 
     async fn read(&self) -> Option<Vec<Bytes>> {
@@ -153,6 +182,15 @@ impl suite::Destination for Fixture {
     fn poison(&self) -> Option<String> {
         Some("x".repeat(200_000))
     }
+
+    fn wrong_password(&self) -> Option<Options> {
+        let mut options = self.options();
+        for (name, value) in PASSWORD {
+            options.insert(format!("properties.{name}"), value);
+        }
+        options.insert("properties.sasl.password", "not-the-password");
+        self.password.then_some(options)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,12 +200,21 @@ async fn it_keeps_the_promises_of_a_sink_against_a_mock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_keeps_the_promises_of_a_sink_against_kafka() {
-    let Ok(bootstrap) = std::env::var("SHARDWRIGHT_TEST_KAFKA_BOOTSTRAP") else {
-        println!("skipped: the kafka sink against a real Kafka: SHARDWRIGHT_TEST_KAFKA_BOOTSTRAP is not set");
+    against_kafka("SHARDWRIGHT_TEST_KAFKA_BOOTSTRAP", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_the_promises_of_a_sink_against_kafka_with_passwords() {
+    against_kafka("SHARDWRIGHT_TEST_KAFKA_SASL_BOOTSTRAP", true).await;
+}
+
+async fn against_kafka(variable: &str, password: bool) {
+    let Ok(bootstrap) = std::env::var(variable) else {
+        println!("skipped: the kafka sink against a real Kafka: {variable} is not set");
         return;
     };
-    suite::all(|| Fixture::real(&bootstrap)).await;
-    let fixture = Fixture::real(&bootstrap).await;
+    suite::all(|| Fixture::real(&bootstrap, password)).await;
+    let fixture = Fixture::real(&bootstrap, password).await;
     a_missing_topic_is_named(&fixture).await;
     messages_say_where_they_come_from(&fixture).await;
 }
@@ -209,7 +256,7 @@ async fn a_missing_topic_is_named(fixture: &Fixture) {
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_named() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let fixture = Fixture { bootstrap: nobody.clone(), topic: "t".into(), switch: None };
+    let fixture = Fixture { bootstrap: nobody.clone(), topic: "t".into(), password: false, switch: None };
     let error = fixture.sink(&[("properties.sync.call.timeout", "1s")]).validate().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.to_string().contains(&format!("cannot connect to kafka broker ({nobody})")), "{error}");
