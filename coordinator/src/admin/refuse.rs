@@ -44,6 +44,14 @@ impl From<Refusal> for Status {
 }
 
 impl Refusal {
+    /// With the line of the text that it is about; secrets in it are masked.
+    pub fn within(self, text: &str) -> Self {
+        match self {
+            Self::Statement(error) => Self::Statement(Box::new(error.within(text))),
+            other => other,
+        }
+    }
+
     /// The status; `statement` is the 0-based number of the statement in the text.
     pub fn at_statement(&self, statement: Option<u32>) -> Status {
         let number = statement.map(|n| n.to_string());

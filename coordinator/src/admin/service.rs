@@ -71,7 +71,8 @@ impl AdminService {
         let (handle, replay) = (self.handle.clone(), Arc::clone(&self.replay));
         // A task of its own: a caller that goes away must not stop a statement between its parts.
         tokio::spawn(async move {
-            let outcome = statement::run_all(&handle, &leader, statements, &sender, slot.is_some()).await;
+            let outcome =
+                statement::run_all(&handle, &leader, (&text, statements), &sender, slot.is_some()).await;
             if let Some(slot) = slot {
                 replay.settle(&request_id, &outcome);
                 slot.fill(outcome);

@@ -53,7 +53,7 @@ pub(super) fn result_set(columns: Vec<v1::ResultColumn>, rows: Vec<Vec<Option<St
 pub(super) async fn run_all(
     handle: &Handle,
     leader: &Leader,
-    statements: Vec<Parsed>,
+    (text, statements): (&str, Vec<Parsed>),
     replies: &mpsc::Sender<Result<v1::ExecuteReply, tonic::Status>>,
     keep: bool,
 ) -> Outcome {
@@ -79,7 +79,7 @@ pub(super) async fn run_all(
                 }
             }
             Err(refusal) => {
-                let status = refusal.at_statement(Some(number));
+                let status = refusal.within(text).at_statement(Some(number));
                 _ = replies.send(Err(status.clone())).await;
                 outcome.error = Some(status);
                 break;

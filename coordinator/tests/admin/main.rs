@@ -1,5 +1,7 @@
 //! The admin API over gRPC: one or two coordinators on a store in memory, connectors that do what a test tells them.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 mod calls;
 mod catalog;
 mod fakes;

@@ -165,6 +165,16 @@ async fn no_answer_ever_has_a_secret() {
         .refused(&source("s", "password = 'hunter2', passwor = 'x', passwort.password = 'hunter2'"))
         .await;
     assert!(!format!("{status:?}").contains("hunter2"), "{status:?}");
+    for text in [
+        "password 'hunter2'",
+        "password = 'hunter2', x",
+        "password = 'hunter2', in_flight = 2",
+        "passwrd = 'hunter2'",
+    ] {
+        let status = cluster.refused(&source("s", text)).await;
+        assert!(!format!("{status:?}").contains("hunter2"), "{status:?}");
+        assert!(status.message().contains("\nLINE 1: CREATE SOURCE s"), "{}", status.message());
+    }
     cluster.run(&source("s", "password = 'hunter2'")).await;
     for text in ["SHOW CREATE SOURCE s", "DESCRIBE s", "SHOW SOURCES", "SELECT * FROM s_progress"] {
         assert!(!format!("{:?}", cluster.run(text).await).contains("hunter2"), "{text}");

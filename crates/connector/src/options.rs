@@ -96,19 +96,22 @@ impl OptionError {
     }
 
     fn unknown(unknown: &BTreeMap<&str, &str>, defs: &[&[OptionDef]]) -> Self {
-        let shown: Vec<String> = unknown
-            .iter()
-            .map(|(name, value)| {
-                let value = if is_secret_option(name) { model::MASK.to_owned() } else { mask_url(value) };
-                format!("\"{name}\": \"{value}\"")
-            })
-            .collect();
-        let mut message = format!("Unknown fields in the WITH clause: {{{}}}", shown.join(", "));
         let names = || {
             defs.iter()
                 .flat_map(|d| d.iter())
                 .flat_map(|d| std::iter::once(d.name).chain(d.aliases.iter().copied()))
         };
+        // A mistyped name of a secret has a secret behind it.
+        let secret =
+            |name: &str| is_secret_option(name) || nearest(name, names()).is_some_and(is_secret_option);
+        let shown: Vec<String> = unknown
+            .iter()
+            .map(|(name, value)| {
+                let value = if secret(name) { model::MASK.to_owned() } else { mask_url(value) };
+                format!("\"{name}\": \"{value}\"")
+            })
+            .collect();
+        let mut message = format!("Unknown fields in the WITH clause: {{{}}}", shown.join(", "));
         for name in unknown.keys() {
             if let Some(near) = nearest(name, names()) {
                 message.push_str(&format!("\nHint: `{name}` is not an option; did you mean `{near}`?"));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use connector::OptionError;
 
-use crate::Place;
+use crate::{Place, excerpt::excerpt};
 
 /// Result of a step of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -110,6 +110,18 @@ impl Error {
         if place.line > 0 {
             self.line = Some(place.line);
             self.column = Some(place.column);
+        }
+        self
+    }
+
+    /// With the line of `text` and a caret below the place, unless it has them already or has no place. Secrets in
+    /// the line are masked.
+    #[must_use]
+    pub fn within(mut self, text: &str) -> Self {
+        if let (Some(line), Some(column)) = (self.line, self.column)
+            && !self.message.contains("\nLINE ")
+        {
+            self.message.push_str(&excerpt(text, Place { line, column }));
         }
         self
     }

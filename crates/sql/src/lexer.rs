@@ -134,7 +134,12 @@ impl<'a> Cursor<'a> {
 
     /// The error `expected WHAT, found: …` at the next token.
     pub(crate) fn expected(&self, what: &str) -> Error {
-        syntax_error(self.text, self.place(), &format!("expected {what}, found: {}", self.peek()))
+        let found = match self.peek() {
+            // What it says may be a secret.
+            Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) => "a literal string".to_owned(),
+            other => other.to_string(),
+        };
+        syntax_error(self.text, self.place(), &format!("expected {what}, found: {found}"))
     }
 
     /// The same where keywords were possible; the hint names the one that was nearly typed.
@@ -200,7 +205,10 @@ impl<'a> Cursor<'a> {
             Some((text, place)) => (text.to_owned(), parse_place(place).unwrap_or(end)),
             None => (text, end),
         };
-        let text = text.replacen("Expected: ", "expected ", 1);
+        let mut text = text.replacen("Expected: ", "expected ", 1);
+        if let Some(at) = text.find("found: '") {
+            text.replace_range(at.., "found: a literal string");
+        }
         syntax_error(self.text, place, &lower_first(&text))
     }
 }
@@ -278,26 +286,7 @@ fn end_of(text: &str) -> Place {
 
 /// The error that users read: the text, the source line, and a caret below the place.
 fn syntax_error(text: &str, place: Place, what: &str) -> Error {
-    let source = usize::try_from(place.line).ok().and_then(|n| text.lines().nth(n.saturating_sub(1)));
-    let mut error = Error::new(Code::Syntax, what).at(place);
-    if let Some(source) = source {
-        let lead = format!("LINE {}: ", place.line);
-        let blanks: String = source
-            .chars()
-            .take(usize::try_from(place.column).unwrap_or(1).saturating_sub(1))
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
-        let missing = usize::try_from(place.column)
-            .unwrap_or(1)
-            .saturating_sub(1)
-            .saturating_sub(source.chars().count());
-        error.message.push_str(&format!(
-            "\n{lead}{source}\n{}{blanks}{}^",
-            " ".repeat(lead.len()),
-            " ".repeat(missing)
-        ));
-    }
-    error
+    Error::new(Code::Syntax, what).at(place).within(text)
 }
 
 fn lower_first(text: &str) -> String {

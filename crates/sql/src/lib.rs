@@ -12,6 +12,7 @@
 mod ast;
 mod bind;
 mod error;
+mod excerpt;
 mod grammar;
 mod lexer;
 mod print;

@@ -1,6 +1,8 @@
 //! The tables of spec.md 7.1 and 7.2 that concern the statements of this release, and what goes beyond them. The connectors
 //! are fakes with the options of the real ones.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 mod fakes;
 
 use fakes::{bind, bind_with_source, registry, source};

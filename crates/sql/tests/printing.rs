@@ -1,5 +1,7 @@
 //! Whatever is printed parses to the same statement, except for secrets, which are printed as stars.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 use model::{Field, ObjectKind, SqlType};
 use proptest::{collection::vec, option, prelude::*};
 use shardwright_sql as sql;
