@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo test test-fast check bench
+.PHONY: help build demo kinesis test test-fast check bench
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -15,6 +15,9 @@ build: ## the binary, at $CARGO_TARGET_DIR/debug/shardwright
 
 demo: ## a live cluster, its accidents and a ledger; STORE=etcd, KEEP=1
 	@scripts/demo
+
+kinesis: build ## a local Kinesis endpoint with a live stream, for the README's tour
+	@"$(CARGO_TARGET_DIR)/debug/kinesis"
 
 test: ## every test, with real servers: installs what is missing
 	@scripts/test

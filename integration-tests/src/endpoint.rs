@@ -1,6 +1,9 @@
 //! A Kinesis endpoint inside this process, and clients for it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_kinesis::{
@@ -32,9 +35,19 @@ impl Endpoint {
     /// # Errors
     /// When no port can be bound.
     pub async fn start(options: StoreOptions) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the Kinesis endpoint")?;
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), options).await
+    }
+
+    /// Starts an in-memory endpoint there.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn listen(at: SocketAddr, options: StoreOptions) -> Result<Self> {
+        let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?;
         let address = listener.local_addr()?;
         let (app, _store) = ferrokinesis::create_app(options);
+        // The framework would refuse requests of more than 2 MB; the service takes 10 MiB.
+        let app = app.layer(axum::extract::DefaultBodyLimit::disable());
         let server = tokio::spawn(async move {
             let served = ferrokinesis::serve_plain_http(listener, app, std::future::pending()).await;
             served.expect("the endpoint's listener stays open");
