@@ -107,8 +107,8 @@ pub fn registry() -> Registry {
 
 /// What a statement was bound to.
 pub enum Bound {
-    Source(BoundSource),
-    Sink(BoundSink),
+    Source(Box<BoundSource>),
+    Sink(Box<BoundSink>),
 }
 
 /// The source that sinks are bound to.
@@ -134,9 +134,11 @@ pub fn bind_with_source(text: &str) -> sql::Result<Bound> {
 
 fn bind_statement(statement: Statement, source: Option<&SourceSpec>) -> sql::Result<Bound> {
     match (statement, source) {
-        (Statement::CreateSource(create), _) => sql::bind_source(&create, &registry()).map(Bound::Source),
+        (Statement::CreateSource(create), _) => {
+            sql::bind_source(&create, &registry()).map(|bound| Bound::Source(Box::new(bound)))
+        }
         (Statement::CreateSink(create), Some(source)) => {
-            sql::bind_sink(&create, &registry(), source).map(Bound::Sink)
+            sql::bind_sink(&create, &registry(), source).map(|bound| Bound::Sink(Box::new(bound)))
         }
         (other, _) => panic!("{other:?}"),
     }
