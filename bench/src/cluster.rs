@@ -252,7 +252,7 @@ impl Cluster {
     }
 
     /// The ends of all logs.
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let names = std::iter::once("coordinator").chain(self.workers.keys().map(String::as_str));
         let tail = |name: &str| {
             let text = std::fs::read_to_string(self.directory.path().join(format!("{name}.log")))

@@ -1,6 +1,6 @@
 //! The Kinesis endpoint that everything is measured against, and what is put into it.
 
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_kinesis::{
@@ -9,11 +9,19 @@ use aws_sdk_kinesis::{
     primitives::Blob,
     types::{PutRecordsRequestEntry, StreamStatus},
 };
+use axum::{
+    body::{Body, to_bytes},
+    extract::Request,
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
 use ferrokinesis::store::StoreOptions;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::{Child, Command},
+    sync::Mutex,
     task::JoinSet,
 };
 
@@ -22,6 +30,9 @@ pub(crate) const RECORD_BYTES: usize = 562;
 
 /// Records of one PutRecords: the service's limit.
 const PUT_RECORDS_MAX: u64 = 500;
+
+/// The largest request of the service: 10 MiB, in base64.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// Fillers at work at the same time.
 const FILLERS: u64 = 8;
@@ -38,7 +49,22 @@ pub(crate) async fn serve() -> Result<()> {
         ..StoreOptions::default()
     };
     let (app, _store) = ferrokinesis::create_app(options);
+    let turn = Arc::new(Mutex::new(()));
+    let app = app.layer(middleware::from_fn(move |request, next| in_turn(Arc::clone(&turn), request, next)));
     ferrokinesis::serve_plain_http(listener, app, std::future::pending()).await.context("serving")
+}
+
+/// One request at a time. ferrokinesis 0.7.0 holds a map's read lock while a GetRecords waits for the records of its shard, and
+/// a PutRecords blocks its thread on that map: with as many puts as threads, nobody is left to finish the read and everything
+/// stands still for ever. In turn nobody waits. It also closes a gap in which a reader could pass a record that has its number
+/// but is not in its shard yet.
+async fn in_turn(turn: Arc<Mutex<()>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, REQUEST_BYTES_MAX).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let _turn = turn.lock().await;
+    next.run(Request::from_parts(parts, Body::from(body))).await
 }
 
 /// An endpoint in a process of its own; killed with this value.

@@ -64,7 +64,9 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     reading(&mut cluster).await?;
     let outcome = all(bench, report, &mut cluster, &live).await;
     live.stop();
-    outcome
+    let Err(error) = outcome else { return Ok(()) };
+    let status = cluster.status().await?;
+    Err(error.context(format!("{:#?}\n{}", status.splits, cluster.logs())))
 }
 
 async fn all(bench: &Bench, report: &mut Report, cluster: &mut Cluster, live: &Live) -> Result<()> {

@@ -14,7 +14,7 @@ mod rest;
 mod sdk;
 mod throughput;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -79,8 +79,18 @@ pub(crate) struct ReadArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    match dispatch().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ERROR: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch() -> Result<()> {
     match Bench::parse().command {
         Some(Command::Run(args)) => run(args).await,
         None => run(RunArgs::parse_from_env()).await,
