@@ -1,10 +1,13 @@
 //! Which worker gets which task: even, stable, and moving no more than it must.
 //!
-//! Called by `plan`. Two separate questions: [`place`] finds a worker for tasks that have none (at once, I6), [`balance`] picks
-//! running tasks to move for evenness (slowly: hysteresis, cooldown and a cap, all from [`History`]).
+//! Called by `plan`. Separate questions: [`place`] finds a worker for tasks that have none (at once, I6), [`balance`] picks
+//! running tasks to move for even counts, and [`exchange`] pairs to swap for even loads (both slowly: hysteresis, cooldown
+//! and a cap, all from [`History`]).
 //!
 //! Both abstract a worker to a *quota*: its share of all tasks by capacity, rounded down, plus at most one of the tasks
 //! that rounding left over. A world in which every worker is within its quota is even; nothing in it is moved.
+
+mod loads;
 
 use std::{
     cmp::Reverse,
@@ -13,6 +16,8 @@ use std::{
 };
 
 use model::{SplitId, TaskId};
+
+pub use loads::{Move, exchange};
 
 /// No task is moved twice for evenness within this time.
 pub const MOVE_COOLDOWN: Duration = Duration::from_secs(120);
@@ -29,13 +34,19 @@ pub struct History {
     moves: VecDeque<(Duration, TaskId)>,
     /// Where a task ran before its worker went: it likes to go back there.
     homes: BTreeMap<TaskId, String>,
+    /// Where an exchanged task shall go.
+    targets: BTreeMap<TaskId, String>,
     /// When a worker was last left by a task.
     left_at: BTreeMap<String, Duration>,
 }
 
 impl History {
-    /// A task was ordered to stop, to be moved for evenness.
-    pub fn moved(&mut self, task: TaskId, now: Duration) {
+    /// A task was ordered to stop, to be moved for evenness: to this worker, or to any with room.
+    pub fn moved(&mut self, task: TaskId, to: Option<String>, now: Duration) {
+        match to {
+            Some(to) => drop(self.targets.insert(task.clone(), to)),
+            None => drop(self.targets.remove(&task)),
+        }
         while self.moves.front().is_some_and(|(at, _)| *at + MOVE_COOLDOWN <= now) {
             self.moves.pop_front();
         }
@@ -55,9 +66,21 @@ impl History {
         self.left_at.iter().filter(move |(_, at)| recent(at)).map(|(worker, _)| worker.as_str())
     }
 
+    /// A task runs somewhere: where it was on its way to is no longer asked.
+    pub fn arrived(&mut self, task: &TaskId) {
+        self.targets.remove(task);
+    }
+
     /// A task is no more.
     pub fn forget(&mut self, task: &TaskId) {
         self.homes.remove(task);
+        self.targets.remove(task);
+    }
+
+    /// Where a task is on its way to.
+    #[must_use]
+    pub fn target(&self, task: &TaskId) -> Option<&str> {
+        self.targets.get(task).map(String::as_str)
     }
 
     /// Where a task likes to be, if it had to leave.

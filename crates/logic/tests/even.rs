@@ -7,7 +7,9 @@ use std::{
 
 use model::{Creation, ObjectId, SplitId, TaskId};
 use proptest::prelude::*;
-use shardwright_logic::assign::{History, MOVE_COOLDOWN, MOVE_WINDOW, Rules, Seats, balance, place};
+use shardwright_logic::assign::{
+    History, MOVE_COOLDOWN, MOVE_WINDOW, Rules, Seats, balance, exchange, place,
+};
 
 fn task(sink: u64, split: usize) -> TaskId {
     TaskId { sink: ObjectId::from_parts(sink, 0), split: SplitId::new(Creation(1), &format!("s{split:04}")) }
@@ -52,7 +54,7 @@ fn rebalance(seats: &Seats, running: &mut BTreeMap<TaskId, String>) -> usize {
         idle = if picked.is_empty() { idle + 1 } else { 0 };
         let mut waiting = BTreeMap::new();
         for task in picked {
-            history.moved(task.clone(), now);
+            history.moved(task.clone(), None, now);
             moves += 1;
             let from = running.remove(&task);
             waiting.insert(task, from);
@@ -151,7 +153,7 @@ fn a_move_is_not_repeated_within_the_cooldown() {
         let moves = balance(&running, 0, &seats, &Rules { history: &history, fixed: &fixed, now });
         assert!(moves.len() <= 1);
         for task in moves {
-            history.moved(task.clone(), now);
+            history.moved(task.clone(), None, now);
             picked.push(task);
         }
     }
@@ -173,4 +175,58 @@ fn a_worker_without_capacity_gets_nothing() {
     let placed = place(&homeless(1, 3), &BTreeMap::new(), &seats(&[0, 1]));
     assert!(placed.values().all(|worker| worker == "w1"));
     assert!(place(&homeless(1, 3), &BTreeMap::new(), &seats(&[0])).is_empty());
+}
+
+/// Exchanges until there is none left: the load of each worker at the end, and how many exchanges it took.
+fn even_loads(owners: &[usize], megabytes: &[f64], workers: usize) -> (Vec<f64>, usize) {
+    let seats = seats(&vec![1; workers]);
+    let tasks: Vec<TaskId> = (0..owners.len()).map(|n| task(0, n)).collect();
+    let bytes = tasks.iter().zip(megabytes).map(|(task, mb)| (task, mb * 1e6)).collect();
+    let mut running: BTreeMap<TaskId, String> =
+        tasks.iter().zip(owners).map(|(task, w)| (task.clone(), format!("w{w}"))).collect();
+    let (fixed, mut history, mut now, mut exchanges) =
+        (BTreeSet::new(), History::default(), Duration::ZERO, 0);
+    for _ in 0..200 {
+        let moves = exchange(&running, &seats, &bytes, &Rules { history: &history, fixed: &fixed, now });
+        exchanges += moves.len() / 2;
+        for (task, to) in moves {
+            history.moved(task.clone(), Some(to.clone()), now);
+            running.insert(task, to);
+        }
+        now += MOVE_WINDOW;
+    }
+    let load =
+        |worker: String| running.iter().filter(|(_, w)| **w == worker).map(|(t, _)| bytes[t] / 1e6).sum();
+    ((0..workers).map(|n| load(format!("w{n}"))).collect(), exchanges)
+}
+
+#[test]
+fn hot_splits_are_spread_by_exchange_and_counts_stay() {
+    let (loads, exchanges) = even_loads(&[0, 0, 1, 1], &[8.0, 8.0, 0.1, 0.1], 2);
+    assert_eq!((loads, exchanges), (vec![8.1, 8.1], 1));
+}
+
+#[test]
+fn a_gain_that_is_not_worth_a_handoff_is_left() {
+    assert_eq!(even_loads(&[0, 0, 1, 1], &[0.4, 0.4, 0.1, 0.1], 2).1, 0, "under half a megabyte");
+    assert_eq!(even_loads(&[0, 0, 1, 1], &[10.0, 11.0, 9.0, 9.5], 2).1, 0, "under 15 %");
+    assert_eq!(even_loads(&[0, 1], &[20.0, 0.0], 2).1, 0, "one hot split is hot everywhere");
+    assert_eq!(even_loads(&[], &[], 2).1, 0);
+}
+
+proptest! {
+    #[test]
+    fn exchanges_never_make_it_worse_and_come_to_an_end(
+        tasks in prop::collection::vec((0_usize..4, 0.0_f64..20.0), 0..40),
+    ) {
+        let (owners, megabytes): (Vec<usize>, Vec<f64>) = tasks.into_iter().unzip();
+        let hottest = |owners: &[usize]| {
+            (0..4).map(|w| owners.iter().zip(&megabytes).filter(|(o, _)| **o == w).map(|(_, mb)| mb).sum::<f64>())
+                .fold(0.0, f64::max)
+        };
+        let (loads, exchanges) = even_loads(&owners, &megabytes, 4);
+        let after = loads.into_iter().fold(0.0, f64::max);
+        prop_assert!(after <= hottest(&owners) + 1e-9);
+        prop_assert!(exchanges <= 60, "{exchanges} exchanges");
+    }
 }

@@ -9,7 +9,7 @@ use shardwright_logic::{
     Timing,
     checkpoint::{Moved, Verdict},
     gate::{Failure, Heard, Process, Released, RunEnd, gate},
-    plan::{Action, StopReason, list},
+    plan::{Action, RunReport, StopReason, list},
 };
 use world::{SECOND, World, id, task};
 
@@ -400,4 +400,29 @@ fn totals_go_on_across_runs_and_leaders() {
     world.change_leader();
     world.ticks(1);
     assert_eq!(records(&world), first + 5, "a new leader counts only what is new");
+}
+
+#[test]
+fn hot_splits_are_exchanged_for_quiet_ones() {
+    let mut world = World::new(4, 1, 2);
+    world.ticks(10);
+    let of = |world: &World, worker: &str| -> Vec<_> {
+        let tasks = world.observed.assignments.keys();
+        tasks.filter(|t| world.owner(t) == Some(worker)).cloned().collect()
+    };
+    let (hot, quiet) = (of(&world, "w0"), of(&world, "w1"));
+    for _ in 0..60 {
+        for (t, (epoch, _)) in &world.observed.assignments {
+            let bytes_per_second = if hot.contains(t) { 3e6 } else { 1e3 };
+            let report = RunReport { epoch: *epoch, failed: None, bytes_per_second };
+            world.observed.reports.insert(t.clone(), report);
+        }
+        world.ticks(1);
+    }
+    for worker in ["w0", "w1"] {
+        let now = of(&world, worker);
+        let count = |of: &[model::TaskId]| now.iter().filter(|t| of.contains(t)).count();
+        assert_eq!((count(&hot), count(&quiet)), (1, 1), "{worker} has {now:?}");
+    }
+    assert_eq!(world.moves, 2);
 }

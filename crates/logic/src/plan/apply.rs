@@ -17,12 +17,13 @@ impl Observed {
                         self.history.left(assign.task.clone(), &old.worker, now);
                     }
                 }
+                self.history.arrived(&assign.task);
                 self.assignments.insert(assign.task.clone(), (epoch, new.clone()));
                 self.prune(&assign.task);
             }
             Action::Stop(stop) => {
                 match stop.reason {
-                    StopReason::Move => self.history.moved(stop.task.clone(), now),
+                    StopReason::Move => self.history.moved(stop.task.clone(), stop.to.clone(), now),
                     StopReason::Drain => self.history.left(stop.task.clone(), &stop.worker, now),
                     _ => {}
                 }

@@ -238,6 +238,8 @@ pub struct Stop {
     pub deadline: Duration,
     /// Why.
     pub reason: StopReason,
+    /// Which worker shall have it next, if that is decided already.
+    pub to: Option<String>,
 }
 
 /// What to do now, and why nothing is done about the rest.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Timing,
-    assign::{Rules, Seats, balance, place},
+    assign::{Rules, Seats, balance, exchange, place},
     gate::{Failure, Process, RunEnd, gate, predecessor},
     lineage::{Standing, standing},
 };
@@ -222,6 +222,7 @@ impl<'a> Round<'a> {
             process: run.process.clone(),
             deadline: if fence { Duration::ZERO } else { self.timing.handoff_deadline },
             reason,
+            to: None,
         }));
     }
 
@@ -287,8 +288,11 @@ impl<'a> Round<'a> {
     /// Finds an owner for every vacancy.
     fn fill(&mut self, seats: &Seats) {
         let home = |task: &TaskId, vacancy: &Vacancy| {
-            let before = vacancy.old.map(|(_, run)| run.worker.as_str()).filter(|w| seats.contains_key(*w));
-            before.or_else(|| self.observed.history.home(task)).map(str::to_owned)
+            let history = &self.observed.history;
+            let seated = |worker: &&str| seats.contains_key(*worker);
+            let before = || vacancy.old.map(|(_, run)| run.worker.as_str()).filter(seated);
+            let home = history.target(task).filter(seated).or_else(before).or_else(|| history.home(task));
+            home.map(str::to_owned)
         };
         let homeless =
             self.vacant.iter().map(|(task, vacancy)| (task.clone(), home(task, vacancy))).collect();
@@ -341,10 +345,31 @@ impl<'a> Round<'a> {
             return;
         }
         let rules = Rules { history: &self.observed.history, fixed: &self.fresh, now: self.now };
-        for task in balance(&self.running, self.in_transit, seats, &rules) {
+        let mut moves: Vec<(TaskId, Option<String>)> = balance(&self.running, self.in_transit, seats, &rules)
+            .into_iter()
+            .map(|task| (task, None))
+            .collect();
+        // Loads are looked at when counts are even, and one exchange at a time.
+        let calm = moves.is_empty() && self.in_transit == 0 && self.fresh.is_empty();
+        if calm && rules.history.allowance(self.running.len(), self.now) > 0 {
+            let exchanged = exchange(&self.running, seats, &self.loads(), &rules);
+            moves.extend(exchanged.into_iter().map(|(task, to)| (task, Some(to))));
+        }
+        for (task, target) in moves {
             let Some((epoch, run)) = self.observed.assignments.get(&task) else { continue };
             self.stop(&task, (*epoch, run), StopReason::Move);
+            if let Some(Action::Stop(stop)) = self.plan.actions.last_mut() {
+                stop.to = target;
+            }
         }
+    }
+
+    /// What each run reads a second, as it reported.
+    fn loads(&self) -> BTreeMap<&'a TaskId, f64> {
+        let current =
+            |task: &TaskId, epoch| self.observed.assignments.get(task).is_some_and(|(e, _)| *e == epoch);
+        let reports = self.observed.reports.iter().filter(|(task, report)| current(task, report.epoch));
+        reports.map(|(task, report)| (task, report.bytes_per_second)).collect()
     }
 
     /// The rejoin grace: a worker was lost or left lately, or this leader has not had the time to hear everybody. Only the
