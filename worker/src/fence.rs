@@ -94,7 +94,9 @@ impl<T, F: Future<Output = connector::Result<T>> + Unpin> Future for Guarded<F> 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if !self.fence.holds() {
             let why = "no coordinator answered within `fence_after`: this run is over";
-            return Poll::Ready(Err(Error::new(ErrorKind::Fenced, why)));
+            // What was polled before may have been sent, and may still land.
+            let error = Error::new(ErrorKind::Fenced, why).ambiguous_since(std::time::Instant::now());
+            return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.future).poll(cx)
     }

@@ -91,6 +91,10 @@ impl Reader {
                 let _place = self.job.commons.reads.acquire().await;
                 reader.next().await
             };
+            if let Some(gap) = reader.gap() {
+                tracing::error!(split = %self.job.task.split, gap, "records were gone before they could be read");
+                self.job.shown.gap(gap);
+            }
             match polled {
                 Ok(Polled::Records { records, lag }) => {
                     self.worked();

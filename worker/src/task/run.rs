@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use connector::{ErrorKind, SinkWriter};
+use connector::{Error, ErrorKind, SinkWriter};
 use model::Position;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -20,8 +20,18 @@ use super::{
 /// Chunks between reader and writer; the byte budget bounds what they hold.
 const FEED: usize = 8;
 
+/// How long opening a sink's writer may take before it is tried again.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Runs one epoch of a task until it is told to stop or must fail (P6).
-pub(crate) async fn run(job: Arc<Job>, mut control: Control) -> Ending {
+pub(crate) async fn run(job: Arc<Job>, control: Control) -> Ending {
+    let fence = Arc::clone(&job.fence);
+    let ending = work(job, control).await;
+    // P2: a run that was cut off by the fence is stopped, whatever it thought was left in flight.
+    Ending { drained: ending.drained && fence.holds(), ..ending }
+}
+
+async fn work(job: Arc<Job>, mut control: Control) -> Ending {
     let opened = tokio::select! { biased;
         _ = control.stopping() => return Ending::drained(),
         opened = open(&job) => opened,
@@ -45,7 +55,9 @@ pub(crate) async fn run(job: Arc<Job>, mut control: Control) -> Ending {
 async fn open(job: &Arc<Job>) -> Result<(Box<dyn SinkWriter>, Position), Failure> {
     let mut retry = Retry::default();
     loop {
-        match attempt(job).await {
+        let late = |_| Error::new(ErrorKind::Unavailable, "the destination did not open in time");
+        let attempted = tokio::time::timeout(OPEN_TIMEOUT, attempt(job)).await.map_err(late);
+        match attempted.flatten() {
             Ok((sink, remembered)) => {
                 if retry.worked() {
                     job.shown.trouble(Part::Sink, None);

@@ -62,6 +62,7 @@ struct Face {
     waits_for: String,
     unacked_since: Option<Instant>,
     bad: VecDeque<v1::BadRecord>,
+    gaps: Vec<String>,
     reached: Reached,
     split_ended: bool,
 }
@@ -87,6 +88,7 @@ impl Shown {
                 waits_for: String::new(),
                 unacked_since: None,
                 bad: VecDeque::new(),
+                gaps: Vec::new(),
                 reached,
                 split_ended: false,
             }),
@@ -179,7 +181,15 @@ impl Shown {
         });
     }
 
-    /// Everything but identity and rates. Bad records are handed out once.
+    /// Keeps for the next report that records were gone before they could be read.
+    pub(crate) fn gap(&self, gap: String) {
+        let mut face = self.face();
+        if face.gaps.len() < BAD_MAX {
+            face.gaps.push(gap);
+        }
+    }
+
+    /// Everything but identity and rates. Bad records and gaps are handed out once.
     pub(crate) fn report(&self, now: Instant) -> v1::Report {
         let mut face = self.face();
         let trouble = face.troubles.iter().flatten().next().cloned();
@@ -208,6 +218,7 @@ impl Shown {
             records_skipped: total(&self.totals.skipped),
             records_dead_lettered: total(&self.totals.dead_lettered),
             bad: face.bad.drain(..).collect(),
+            gaps: std::mem::take(&mut face.gaps),
             ..v1::Report::default()
         }
     }

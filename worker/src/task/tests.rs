@@ -108,6 +108,8 @@ struct FakeSink {
     always: Mutex<Option<Answer>>,
     requests: Mutex<Vec<(Instant, Vec<String>)>>,
     landed: Mutex<Vec<String>>,
+    flushes: Mutex<usize>,
+    flush_fails: Mutex<bool>,
     open: Mutex<usize>,
     open_max: Mutex<usize>,
 }
@@ -189,6 +191,10 @@ impl SinkWriter for FakeWriter {
         }))
     }
     async fn flush(&mut self) -> connector::Result<()> {
+        *self.0.flushes.lock().unwrap() += 1;
+        if *self.0.flush_fails.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Unavailable, "the sink cannot flush"));
+        }
         Ok(())
     }
 }
@@ -660,6 +666,23 @@ async fn a_broken_promise_ends_the_run_and_so_does_a_newer_epoch() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_fails_is_tried_again_with_pauses_and_stops_no_drain() {
+    let bench = Bench::new(vec![records(0..1, &["a"])]).answers(vec![
+        Answer::TakeAfter(Duration::from_millis(4900)),
+        Answer::TakeAfter(Duration::from_secs(3)),
+    ]);
+    *bench.sink.flush_fails.lock().unwrap() = true;
+    let live = bench.run();
+    sleep(Duration::from_secs(4)).await;
+    let flushes = *bench.sink.flushes.lock().unwrap();
+    assert!((2..=12).contains(&flushes), "{flushes} flushes in four seconds");
+    live.until("delivery", |l| l.position() == after(0)).await;
+    bench.source.steps.lock().unwrap().push_back(records(1..2, &["a"]));
+    live.until("second", |_| bench.sink.requests().len() == 2).await;
+    assert!(live.stop(Duration::from_secs(10)).await.drained);
+}
+
 /// P2: past the deadline nothing is sent any more.
 #[tokio::test(start_paused = true)]
 async fn past_the_fence_no_request_is_started() {
@@ -668,8 +691,9 @@ async fn past_the_fence_no_request_is_started() {
     let live = bench.run();
     live.until("first", |l| l.position() == after(0)).await;
     advance(Duration::from_secs(2)).await;
-    let failure = live.task.await.unwrap().failure.unwrap();
-    assert_eq!(failure.kind, "fenced");
+    let ending = live.task.await.unwrap();
+    assert!(!ending.drained, "past the fence a run is never drained");
+    assert_eq!(ending.failure.unwrap().kind, "fenced");
     assert_eq!(bench.sink.requests(), [numbers(0..1)]);
 }
 

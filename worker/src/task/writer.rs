@@ -258,7 +258,7 @@ impl Writer {
             if self.may_write() { self.outbox.next_request(&self.limits(), self.now()) } else { None };
         match request {
             Some(request) => self.write(request.id, &request.rows),
-            None if self.dirty && self.outbox.in_flight() > 0 => self.flush(),
+            None if self.dirty && self.outbox.in_flight() > 0 && self.retry_at.is_none() => self.flush(),
             None => {}
         }
     }
@@ -343,8 +343,10 @@ impl Writer {
     }
 
     async fn quiet(&mut self) {
+        let mut flushed = false;
         while self.outbox.in_flight() > 0 || self.busy.is_some() || self.has_letters() {
-            if self.busy.is_none() && self.dirty {
+            if self.busy.is_none() && self.dirty && !flushed {
+                flushed = true;
                 self.flush();
             }
             let event = tokio::select! { biased;
