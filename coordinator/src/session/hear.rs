@@ -6,6 +6,7 @@ use logic::{
     plan::RunReport,
 };
 use model::{Epoch, Position, TaskId, Timestamp};
+use opentelemetry::KeyValue;
 use proto::v1::{self, coordinator_message::Message, worker_message};
 use store::{Guard, WorkerKey};
 use tokio_util::sync::CancellationToken;
@@ -317,6 +318,9 @@ impl Term {
         for record in std::mem::take(&mut report.bad) {
             state.keep_bad(&task, record);
         }
+        for gap in std::mem::take(&mut report.gaps) {
+            self.gap(state, &task, &gap);
+        }
         let failed = (report.state() == v1::RunState::Failed).then(|| report.error.clone());
         let seen = RunReport { epoch, failed, bytes_per_second: report.bytes_per_second };
         let before = state.memory.observed.reports.insert(task.clone(), seen.clone());
@@ -328,6 +332,18 @@ impl Term {
             self.nudge.notify_one();
         }
         state.reports.insert(task, report);
+    }
+}
+
+impl Term {
+    /// A run found that records were gone before it could read them (S8).
+    fn gap(&self, state: &State, task: &TaskId, gap: &str) {
+        let Some(sink) = state.memory.sink(task.sink) else { return };
+        let labels =
+            [("source", sink.source_name.as_str()), ("sink", &sink.name), ("split", task.split.name())];
+        let message = format!("split `{}` for sink `{}`: {gap}", task.split, sink.name);
+        self.events.tell(Level::Error, "data_loss", message, &labels);
+        self.meters.data_loss.add(1, &[KeyValue::new("reason", "gap")]);
     }
 }
 

@@ -341,3 +341,43 @@ async fn an_unreachable_source_is_shown_and_heals() {
     until("it heals", || leader.status().sources[0].error.is_empty()).await;
     assert_eq!(leader.status().sources[0].splits_open, 1);
 }
+
+#[tokio::test]
+async fn what_a_run_found_gone_is_a_data_loss_and_what_it_found_bad_is_kept() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "gap", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let run = worker.run_of("s0").unwrap();
+    let bad =
+        proto::v1::BadRecord { cursor: "7".to_owned(), error: "no JSON".to_owned(), ..Default::default() };
+    let mut report = proto::v1::Report {
+        task: run.task.clone(),
+        epoch: run.epoch,
+        gaps: vec!["records before 9 were trimmed".to_owned()],
+        bad: vec![bad],
+        error: "slow down".to_owned(),
+        ..Default::default()
+    };
+    report.set_state(proto::v1::RunState::Retrying);
+    let heartbeat = proto::v1::Heartbeat { number: 9_000, reports: vec![report], ..Default::default() };
+    worker.say(up::Message::Heartbeat(heartbeat)).await;
+    until("the loss is told", || {
+        leader
+            .watch_events(0)
+            .0
+            .iter()
+            .any(|event| event.kind == "data_loss" && event.message.contains("trimmed"))
+    })
+    .await;
+    let rows = leader.bad_rows();
+    assert_eq!(
+        (rows[0].sink.as_str(), rows[0].split.as_str(), rows[0].record.error.as_str()),
+        ("out", "s0", "no JSON")
+    );
+    let shown = leader.describe_split("clicks", "s0").unwrap();
+    assert_eq!((shown[0].state.as_str(), shown[0].error.as_str()), ("retrying", "slow down"));
+    assert_eq!(leader.status().sinks[0].state, "retrying");
+}
