@@ -1,5 +1,5 @@
 //! `ALTER SOURCE` and `ALTER SINK`. A changed spec is checked like a new one, then committed; every run restarts with it
-//! through a drain (design.md §5).
+//! through a drain (docs/sql.md, ALTER and DROP).
 
 use model::{ObjectKind, SinkSpec, SourceSpec};
 use sql::{Code, ObjectName, OptionEntry, SinkChange};

@@ -1,9 +1,10 @@
 //! `CREATE SOURCE` and `CREATE SINK`: bind, ask the outside, commit. Whatever fails before the commit leaves nothing behind.
 //!
-//! The start of a source is pinned *before* its first listing (design.md §5, rule 3), always: a `latest` that nobody pinned
-//! would lose records. `validate = 'false'` therefore skips only what can wait. If the stream cannot be listed now, a source that
-//! begins at the horizon everywhere is created nevertheless (every split discovered later begins there too); one that begins
-//! anywhere else is refused, because only the splits of the first listing begin where it says.
+//! The start of a source is pinned *before* its first listing (docs/kinesis.md 3.1), always: a `latest` that nobody
+//! pinned would lose records. `validate = 'false'` therefore skips only what can wait. If the stream cannot be listed
+//! now, a source that begins at the horizon everywhere is created nevertheless (every split discovered later begins
+//! there too); one that begins anywhere else is refused, because only the splits of the first listing begin where it
+//! says.
 
 use std::{future::Future, time::Duration};
 

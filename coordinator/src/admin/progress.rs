@@ -1,4 +1,5 @@
-//! The relations that can be selected from: `<source>_progress` (spec 4.7) and `sys.source_errors` (spec 3.13).
+//! The relations that can be selected from: `<source>_progress` and `sys.source_errors` (docs/sql.md, Progress
+//! and errors as relations).
 //!
 //! A progress relation has one row per split and sink (ours: the spec's columns first, then `sink`); with one sink on the
 //! source that is one row per split.

@@ -1,4 +1,4 @@
-//! `SHOW`, `SHOW CREATE`, `DESCRIBE` (spec 1.7).
+//! `SHOW`, `SHOW CREATE`, `DESCRIBE` (docs/sql.md, SHOW, DESCRIBE, EXPLAIN).
 
 use std::time::Duration;
 

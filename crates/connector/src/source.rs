@@ -64,7 +64,7 @@ pub trait SplitReader: Send {
     async fn next(&mut self) -> Result<Polled>;
 
     /// Records that were lost before they could be read, in words, if any since the last call: the position was older than
-    /// what the stream still holds. Asked after each `next`; the caller raises a `DataLoss` event (kinesis.md S7, S8).
+    /// what the stream still holds. Asked after each `next`; the caller tells a `data_loss` (docs/kinesis.md S8).
     fn gap(&mut self) -> Option<String> {
         None
     }

@@ -9,7 +9,7 @@
 //!
 //! (<https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>.) Whatever does not fit this shape
 //! to the last byte is a plain record, never an error and never dropped; nor is a record dropped because its key hashes into
-//! another shard, as an aggregate that crosses a split legitimately holds such (kinesis.md S17).
+//! another shard, as an aggregate that crosses a split legitimately holds such (docs/kinesis.md S17).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use md5::{Digest, Md5};

@@ -1,4 +1,4 @@
-//! What is wrong with a statement: SQLSTATE, prefix and text as users read them (spec 0.3), and the place.
+//! What is wrong with a statement: SQLSTATE, prefix and text as users read them (docs/sql.md, Errors), and the place.
 
 use std::fmt;
 

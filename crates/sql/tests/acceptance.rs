@@ -1,5 +1,5 @@
-//! The tables of spec.md 7.1 and 7.2 that concern the statements of this release, and what goes beyond them. The connectors
-//! are fakes with the options of the real ones.
+//! What is said of statements that are wrong, and what becomes of those that are right. The connectors are fakes with
+//! the options of the real ones.
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
@@ -10,7 +10,7 @@ use model::{Encode, IncludeKind, OnError, SqlType};
 use shardwright_sql as sql;
 use sql::{Code, Statement};
 
-/// `$C`, `$IN` and `$OUT` of spec.md 7.0.
+/// `$IN` and `$OUT`: the options that every kinesis source and sink of these tests has.
 fn expand(text: &str) -> String {
     let c = "aws.region='us-east-1', endpoint='http://127.0.0.1:1', aws.credentials.access_key_id='test', \
              aws.credentials.secret_access_key='test'";

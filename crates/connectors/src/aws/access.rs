@@ -62,7 +62,7 @@ pub(crate) struct Role {
     pub external_id: Option<String>,
 }
 
-/// How long things may take. The SDK's own defaults limit nothing but connecting (kinesis.md 3.6).
+/// How long things may take. The SDK's own defaults limit nothing but connecting (docs/kinesis.md 3.6).
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub connect: Duration,

@@ -18,7 +18,8 @@ pub(crate) fn kind_of(code: &str, status: Option<u16>) -> ErrorKind {
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
         | "KMSThrottlingException" => ErrorKind::Throttled,
-        // A key of another team may be disabled and enabled again: KMS is waited out like an outage (kinesis.md 3.11).
+        // A key of another team may be disabled and enabled again: KMS is waited out like an outage
+        // (docs/kinesis.md 3.11).
         "KMSDisabledException"
         | "KMSInvalidStateException"
         | "KMSAccessDeniedException"

@@ -1,5 +1,5 @@
-//! Statements to specs: names are resolved, types are known, options are checked, in the order of spec 1.3 and 2.0. No I/O:
-//! whether the outside is reachable is asked afterwards, by the coordinator's admin room, which is the only caller.
+//! Statements to specs: names are resolved, types are known, options are checked. No I/O: whether the outside is
+//! reachable is asked afterwards, by the coordinator's admin room, which is the only caller.
 
 mod alter;
 mod options;

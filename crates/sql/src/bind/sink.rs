@@ -1,5 +1,5 @@
-//! `CREATE SINK`: spec 1.6 and 2.0. The order is: options, columns, format, primary key, key encoding, then what the formats
-//! and the connector say to the finished spec.
+//! `CREATE SINK` (docs/sql.md). The order is: options, columns, format, primary key, key encoding, then what the
+//! formats and the connector say to the finished spec.
 
 use std::sync::Arc;
 
@@ -306,7 +306,7 @@ fn primary_key(
     Ok(names)
 }
 
-/// `KEY ENCODE`: the table of spec 2.0.
+/// `KEY ENCODE` (docs/sql.md, CREATE SINK).
 fn key_encoding(key: &Encoding, names: &[String], columns: &[Column], kind: &SinkKind) -> Result<Encode> {
     let wrong = |text: String| Err(Error::new(Code::Bind, text).at(key.place));
     let only = || match names {

@@ -1,4 +1,5 @@
-//! `CREATE SOURCE`: the rules of spec 1.3, in their order.
+//! `CREATE SOURCE` (docs/sql.md). The order is: options, format, columns, keys, `INCLUDE`, then what the formats and
+//! the connector say to the finished spec.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct BoundSource {
 /// Binds `CREATE SOURCE`.
 ///
 /// # Errors
-/// The first rule of spec 1.3 that does not hold, then what the formats and the connector refuse.
+/// The first rule that does not hold, then what the formats and the connector refuse.
 pub fn bind_source(create: &CreateSource, registry: &Registry) -> Result<BoundSource> {
     check_name(ObjectKind::Source, &create.name)?;
     let Some(entries) = &create.options else {
@@ -115,7 +116,7 @@ fn unknown_connector(
     }
 }
 
-/// Rules 3, 4 and 5.
+/// Which formats the connector has.
 fn format_of(clause: &FormatSpec, kind: &SourceKind) -> Result<(Format, Encode)> {
     if clause.key_encode.is_some() {
         let text = "key encode clause is not supported in source schema";
@@ -158,7 +159,7 @@ pub(super) fn encode_name(name: &str) -> Option<Encode> {
     }
 }
 
-/// Rules 6 to 9.
+/// Which columns the encoding takes.
 fn check_schema(schema: &Schema, encode: Encode) -> Result<()> {
     if schema.wildcard {
         let text =
@@ -184,7 +185,7 @@ fn check_schema(schema: &Schema, encode: Encode) -> Result<()> {
     }
 }
 
-/// Rule 10.
+/// At most one key.
 fn primary_key(schema: &Schema) -> Result<Vec<String>> {
     let mut keys: Vec<Vec<String>> =
         schema.columns.iter().filter(|c| c.primary_key).map(|c| vec![c.name.clone()]).collect();
@@ -222,7 +223,7 @@ fn include_word(kind: IncludeKind) -> &'static str {
     }
 }
 
-/// Rules 13 to 15.
+/// What the connector knows of a record besides its payload.
 fn include(item: &IncludeItem, kind: &SourceKind, encode: Encode) -> Result<Include> {
     let Some((include, name)) = find_include(&item.kind, kind) else {
         let known: Vec<&str> = kind.include.iter().map(|(include, _)| include_word(*include)).collect();

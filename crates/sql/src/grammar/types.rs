@@ -1,4 +1,4 @@
-//! Data types (spec 1.2).
+//! Data types (docs/sql.md, Data types).
 
 use model::{Field, SqlType};
 

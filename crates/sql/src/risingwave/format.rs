@@ -1,4 +1,4 @@
-//! `FORMAT … ENCODE …`, and the old `ROW FORMAT …` rewritten to it (spec 1.3).
+//! `FORMAT … ENCODE …`, and the old `ROW FORMAT …` rewritten to it.
 
 use crate::{
     Encoding, FormatSpec, OptionEntry, Place, Result,

@@ -1,4 +1,4 @@
-//! `CREATE SINK` (spec 1.6).
+//! `CREATE SINK` (docs/sql.md, CREATE SINK).
 
 use sqlparser::ast::{Query, SetExpr, TableFactor};
 

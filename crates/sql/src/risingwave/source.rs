@@ -1,4 +1,4 @@
-//! `CREATE SOURCE` (spec 1.3).
+//! `CREATE SOURCE` (docs/sql.md, CREATE SOURCE).
 
 use crate::{
     CreateSource, IncludeItem, Result,

@@ -1,6 +1,6 @@
 //! Batches to requests. One `write` is one `PutRecords` (several, one after the other, only if the encoded rows are much larger
-//! than their columns), one attempt, no retry: what was not stored comes back row by row and the worker decides (kinesis.md
-//! 3.11).
+//! than their columns), one attempt, no retry: what was not stored comes back row by row and the worker decides
+//! (docs/kinesis.md 3.11).
 //!
 //! Order (I10): requests of one delivery go one after the other; the worker never has two requests with one key under way.
 //! Inside a request the service may still store one key's records in another order. Sequence numbers tell: from the first

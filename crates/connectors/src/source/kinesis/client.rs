@@ -12,7 +12,7 @@ use model::{Creation, HashRange, Split, SplitId, Timestamp};
 use super::config::Config;
 use crate::aws::{Lane, Service, ServiceDate};
 
-/// One `GetRecords` may carry 10 MiB over a slow line (kinesis.md 3.6).
+/// One `GetRecords` may carry 10 MiB over a slow line (docs/kinesis.md 3.6).
 const READ_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// The code of an answer that says: the iterator is older than five minutes.

@@ -1,4 +1,5 @@
-//! The options of a Kinesis source (docs: the table in the user's manual): typed, with defaults, checked without I/O.
+//! The options of a Kinesis source (docs/sql.md, Options of the kinesis source): typed, with defaults, checked without
+//! I/O.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,5 @@
-//! What a reader counts (kinesis.md 5). The instruments are made once, at the first reader, on whatever meter the process set.
+//! What a reader counts (docs/kinesis.md 5). The instruments are made once, at the first reader, on whatever meter the
+//! process set.
 
 use std::{sync::LazyLock, time::Duration};
 

@@ -49,7 +49,7 @@ use self::{
 /// The value of `connector`.
 pub const NAME: &str = "kinesis";
 
-/// `Date` has whole seconds and arrival times are not monotonic (kinesis.md 3.1).
+/// `Date` has whole seconds and arrival times are not monotonic (docs/kinesis.md 3.1).
 const LATEST_MARGIN_MS: i64 = 2_000;
 /// How long a look at the stream's creation holds for the readers that open meanwhile.
 const CREATION_AGE_MAX: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ impl Kinesis {
         })
     }
 
-    /// A sequence number belongs to one shard, but the user gave only the number: every shard is asked (spec 4.3).
+    /// A sequence number belongs to one shard, but the user gave only the number: every shard is asked.
     async fn find_number(&self, number: &str) -> Result<Start> {
         let client = &self.shared.client;
         let splits = client.list_shards(client.summary().await?.creation).await?;

@@ -1,5 +1,5 @@
-//! How fast a shard may be asked (kinesis.md 3.4). One [`Pace`] per shard, shared by every reader of this process, because the
-//! service counts all of them together; other workers keep to their own part (`readers`).
+//! How fast a shard may be asked (docs/kinesis.md 3.4). One [`Pace`] per shard, shared by every reader of this process,
+//! because the service counts all of them together; other workers keep to their own part (`readers`).
 
 use std::{
     sync::{Mutex, MutexGuard},

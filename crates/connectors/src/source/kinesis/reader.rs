@@ -1,5 +1,5 @@
-//! The loop of one shard: iterator, read, open, hand out; at the pace the shard allows, with every wait and retry of kinesis.md
-//! 3.4–3.6.
+//! The loop of one shard: iterator, read, open, hand out; at the pace the shard allows, with every wait and retry of
+//! docs/kinesis.md 3.4–3.6.
 //!
 //! ```text
 //!            ┌────────── expired, refused, idle 4 min ──────────┐
@@ -39,7 +39,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 const LIMIT_MAX: usize = 10_000;
 /// The first answer comes before the size of records is known.
 const LIMIT_FIRST: usize = 2_000;
-/// How large one answer should be at most (kinesis.md 4): memory is reserved by it.
+/// How large one answer should be at most (docs/kinesis.md 4): memory is reserved by it.
 const ANSWER_AIM: usize = 4 << 20;
 /// Empty answers at lag 0 after which the reader slows down.
 const EMPTY_BEFORE_IDLE: u32 = 5;
@@ -168,7 +168,7 @@ impl Reader {
         let (shard, stream) = (&self.split, self.shared.client.stream());
         let again = |text: String| Error::new(ErrorKind::Unavailable, text).code(INVALID_ARGUMENT);
         match &self.place.from {
-            // Never evaluated anew: the moment was pinned when the source was created (kinesis.md 3.1).
+            // Never evaluated anew: the moment was pinned when the source was created (docs/kinesis.md 3.1).
             Begin::At(at) => again(format!("stream `{stream}` does not take the start {at} yet: {error}")),
             Begin::AtNumber(number) | Begin::AfterNumber(number) => {
                 let text = format!(
