@@ -79,6 +79,28 @@ async fn a_run_that_is_not_the_current_one_moves_nothing_and_is_stopped() {
 }
 
 #[tokio::test]
+async fn a_position_of_a_run_that_nobody_knows_is_answered_with_a_stop() {
+    let store: Arc<dyn MetadataStore> = Arc::new(FakeStore::new());
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "nobody", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Stubborn).await;
+    worker.runs_exactly(&["s0"]).await;
+    let mut unknown = worker.run_of("s0").unwrap();
+    unknown.epoch = Some(proto::v1::Epoch { generation: 1, revision: 1 });
+    worker.progress(&unknown, 9, &after("9")).await;
+    until("it is told to stop at once", || {
+        let list = worker.list().unwrap();
+        let dropped = |stop: &proto::v1::StopTask| {
+            stop.epoch == unknown.epoch && stop.deadline == Some(prost_types::Duration::default())
+        };
+        list.run.len() == 1 && list.stop.iter().any(dropped)
+    })
+    .await;
+    assert!(view(&store).await.checkpoints.is_empty());
+}
+
+#[tokio::test]
 async fn a_checkpoint_never_goes_back() {
     let store: Arc<dyn MetadataStore> = Arc::new(FakeStore::new());
     let coordinator = Coordinator::start(&store).await;

@@ -33,6 +33,8 @@ pub struct FakeStore {
     pub lost: AtomicU32,
     /// Nothing is answered.
     pub away: AtomicBool,
+    /// Watches opened from now on never wake.
+    pub deaf: AtomicBool,
 }
 
 impl FakeStore {
@@ -42,6 +44,7 @@ impl FakeStore {
             next: Mutex::new(None),
             lost: AtomicU32::new(0),
             away: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +83,9 @@ impl MetadataStore for FakeStore {
     }
     async fn watch(&self, prefix: &Key) -> Result<BoxStream<'static, ()>> {
         self.answers()?;
+        if self.deaf.load(Ordering::SeqCst) {
+            return Ok(Box::pin(futures::stream::pending()));
+        }
         self.inner.watch(prefix).await
     }
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {

@@ -16,7 +16,7 @@ use crate::{
     fake_source::{self, open},
     fake_store::FakeStore,
     fake_worker::{FakeWorker, Manner::Obedient},
-    setup::{Coordinator, create, timing, until},
+    setup::{Coordinator, create, timing, until, view},
 };
 
 fn memory() -> Arc<dyn MetadataStore> {
@@ -110,6 +110,30 @@ async fn a_leader_whose_key_is_gone_resigns_and_says_nothing_to_workers() {
         assert!(heard.messages.iter().all(|(_, message)| silent(message)));
     });
     assert!(coordinator.leader().await.revision() > leader.revision());
+}
+
+#[tokio::test]
+async fn a_deposed_leader_that_does_not_know_it_writes_nothing_and_says_nothing() {
+    let fake = Arc::new(FakeStore::new());
+    fake.deaf.store(true, Ordering::SeqCst);
+    let store: Arc<dyn MetadataStore> = fake.clone();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "unaware", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let key = Keyspace::new(&Config::default().cluster).leader();
+    let other = br#"{"address":"http://127.0.0.1:1"}"#.as_slice();
+    store.commit(&[], vec![Write::Delete(key.clone())]).await.unwrap();
+    store.commit(&[], vec![Write::Put(key, other.into())]).await.unwrap();
+    worker.progress(&worker.run_of("s0").unwrap(), 1, &Position::After(Cursor::new("7"))).await;
+    until("its session ends", || worker.heard(|heard| heard.over)).await;
+    assert!(view(&store).await.checkpoints.is_empty());
+    assert!(worker.list().unwrap().stop.is_empty());
+    worker.heard(|heard| {
+        let told = |message: &down::Message| matches!(message, down::Message::Committed(_));
+        assert!(!heard.messages.iter().any(|(_, message)| told(message)));
+    });
 }
 
 #[tokio::test]
