@@ -7,6 +7,8 @@
 
 mod catalog;
 mod coordinators;
+mod kafka;
+mod latest;
 mod resharding;
 mod trial;
 mod workers;

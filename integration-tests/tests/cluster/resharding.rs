@@ -2,24 +2,24 @@
 
 use shardwright_integration_tests::endpoint;
 
-use crate::trial::{SOURCE, Trial, trial};
+use crate::trial::{Trial, trial};
 
-async fn split_first(trial: &Trial) {
+pub async fn split_first(trial: &Trial) {
     let client = trial.client();
-    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
-    endpoint::split(&client, SOURCE, &open[0]).await.unwrap();
+    let open = endpoint::open_shards(&client, &trial.stream).await.unwrap();
+    endpoint::split(&client, &trial.stream, &open[0]).await.unwrap();
 }
 
 async fn merge_first(trial: &Trial) {
     let client = trial.client();
-    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
-    endpoint::merge(&client, SOURCE, &open[0], &open[1]).await.unwrap();
+    let open = endpoint::open_shards(&client, &trial.stream).await.unwrap();
+    endpoint::merge(&client, &trial.stream, &open[0], &open[1]).await.unwrap();
 }
 
 /// Waits until the open shards of the stream, and no other, are read for both sinks.
 async fn all_open_are_read(trial: &Trial) {
     let client = trial.client();
-    let open = endpoint::open_shards(&client, SOURCE).await.unwrap();
+    let open = endpoint::open_shards(&client, &trial.stream).await.unwrap();
     let mut open: Vec<String> = open.iter().map(|shard| shard.shard_id().to_owned()).collect();
     open.sort();
     trial

@@ -31,6 +31,9 @@ pub struct Trial {
     pub endpoint: Endpoint,
     pub etcd: Etcd,
     pub names: Vec<String>,
+    /// The stream that is read, and the endpoint that has it.
+    pub stream: String,
+    pub source_url: String,
     load: Option<Load>,
     sent: BTreeMap<String, u64>,
     dir: tempfile::TempDir,
@@ -52,9 +55,7 @@ pub async fn trial(test: &str, coordinators: usize, workers: usize, shards: i32)
     let etcd = match etcd {
         Ok(etcd) => etcd,
         Err(why) => {
-            // Past the capture of the test runner: a skipped test must be seen.
-            let mut aloud = std::io::stdout();
-            writeln!(aloud, "\nskipped: {test}: {why}").unwrap();
+            skipped(test, &why);
             return None;
         }
     };
@@ -63,7 +64,9 @@ pub async fn trial(test: &str, coordinators: usize, workers: usize, shards: i32)
     endpoint::create_stream(&endpoint.client(), COPY, 2).await.unwrap();
     let cluster = Cluster::start(dir.path(), Metadata::Etcd(etcd.url()), coordinators).await.unwrap();
     let names: Vec<String> = (0..workers).map(|n| format!("worker-{n}")).collect();
-    let mut trial = Trial { cluster, endpoint, etcd, names, load: None, sent: BTreeMap::new(), dir };
+    let (stream, source_url) = (SOURCE.to_owned(), endpoint.url());
+    let mut trial =
+        Trial { cluster, endpoint, etcd, names, stream, source_url, load: None, sent: BTreeMap::new(), dir };
     for name in trial.names.clone() {
         trial.cluster.start_worker(&name).unwrap();
     }
@@ -75,33 +78,28 @@ impl Trial {
         self.cluster.admin()
     }
 
+    /// A client of the endpoint that has the stream.
     pub fn client(&self) -> Client {
-        self.endpoint.client()
+        endpoint::client(&self.source_url)
     }
 
     pub fn live(&self) -> Vec<&str> {
         self.names.iter().map(String::as_str).collect()
     }
 
-    /// The options with which everything here reaches the Kinesis endpoint.
-    pub fn kinesis_options(&self) -> String {
-        format!(
-            "aws.region = 'us-east-1', endpoint = '{}', aws.credentials.access_key_id = '{}', \
-             aws.credentials.secret_access_key = 'test'",
-            self.endpoint.url(),
-            endpoint::ACCESS_KEY
-        )
-    }
-
-    /// Two sinks on one source, every split read.
-    pub async fn create(&self) {
-        let keys = self.kinesis_options();
-        let files = self.dir.path().join("files");
+    /// `CREATE SOURCE orders`, with these options besides those that name the stream.
+    pub async fn create_source(&self, more: &str) {
+        let (stream, keys) = (&self.stream, kinesis_options(&self.source_url));
         self.sql(&format!(
-            "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', {keys}) \
+            "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{stream}', {keys}{more}) \
              FORMAT PLAIN ENCODE JSON"
         ))
         .await;
+    }
+
+    /// The sinks `copy` and `archive` on it.
+    pub async fn create_sinks(&self) {
+        let (keys, files) = (kinesis_options(&self.endpoint.url()), self.dir.path().join("files"));
         self.sql(&format!(
             "CREATE SINK copy FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = 'key', {keys}) \
              FORMAT PLAIN ENCODE JSON"
@@ -112,6 +110,18 @@ impl Trial {
             files.display()
         ))
         .await;
+    }
+
+    /// Two sinks on one source, every split read. All workers are there first, so that each gets its share.
+    pub async fn create(&self) {
+        self.wait("every worker has joined", |status| {
+            let missing =
+                |name: &&String| !status.workers.iter().any(|w| w.name == **name && w.state == "live");
+            self.names.iter().find(missing).map_or(Ok(()), |name| Err(format!("{name} is missing")))
+        })
+        .await;
+        self.create_source("").await;
+        self.create_sinks().await;
         self.reading().await;
     }
 
@@ -123,7 +133,7 @@ impl Trial {
 
     pub fn start_load(&mut self) {
         let plan = Plan { keys: 50, per_second: 400, ..Plan::default() };
-        self.load = Some(Load::start(self.client(), SOURCE, plan));
+        self.load = Some(Load::start(self.client(), &self.stream, plan));
     }
 
     /// Waits until every split is read by one of the workers that should live.
@@ -159,9 +169,8 @@ impl Trial {
     }
 
     async fn audit(&self) -> Vec<(&'static str, Verdict)> {
-        let client = self.client();
-        let copy = readback::kinesis(&client, COPY).await.unwrap();
-        let splits: Vec<String> = endpoint::shards(&client, SOURCE)
+        let copy = readback::kinesis(&self.endpoint.client(), COPY).await.unwrap();
+        let splits: Vec<String> = endpoint::shards(&self.client(), &self.stream)
             .await
             .unwrap()
             .iter()
@@ -169,6 +178,11 @@ impl Trial {
             .collect();
         let archive = readback::files(&self.dir.path().join("files/archive"), &splits).unwrap();
         vec![("copy", ledger::audit(&self.sent, copy)), ("archive", ledger::audit(&self.sent, archive))]
+    }
+
+    /// How many records of each key the source has taken, once the load has ended.
+    pub fn sent(&self) -> &BTreeMap<String, u64> {
+        &self.sent
     }
 
     /// Stops the load, waits until everything is delivered, and balances the books of both destinations.
@@ -182,16 +196,30 @@ impl Trial {
             tokio::time::sleep(Duration::from_millis(250)).await;
             verdicts = self.audit().await;
         }
-        for (name, verdict) in &verdicts {
-            println!("ledger: {name}: {verdict}");
-            assert!(
-                verdict.balances(),
-                "{name}: {verdict}\n{}\n{}",
-                verdict.complaints.join("\n"),
-                self.cluster.tails()
-            );
-        }
+        verdicts.iter().for_each(|(name, verdict)| self.judge(name, verdict));
     }
+
+    /// Fails unless the books balance.
+    pub fn judge(&self, name: &str, verdict: &Verdict) {
+        println!("ledger: {name}: {verdict}");
+        let complaints = verdict.complaints.join("\n");
+        assert!(verdict.balances(), "{name}: {verdict}\n{complaints}\n{}", self.cluster.tails());
+    }
+}
+
+/// The options with which a Kinesis endpoint is reached.
+pub fn kinesis_options(url: &str) -> String {
+    format!(
+        "aws.region = 'us-east-1', endpoint = '{url}', aws.credentials.access_key_id = '{}', \
+         aws.credentials.secret_access_key = 'test'",
+        endpoint::ACCESS_KEY
+    )
+}
+
+/// Says aloud why a test is skipped: past the capture of the test runner, for it must be seen.
+pub fn skipped(test: &str, why: &str) {
+    let mut aloud = std::io::stdout();
+    writeln!(aloud, "\nskipped: {test}: {why}").unwrap();
 }
 
 /// The epoch of each task: (sink, split) → `generation.revision`, of those that run somewhere.
