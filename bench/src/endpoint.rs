@@ -1,27 +1,15 @@
 //! The Kinesis endpoint that everything is measured against, and what is put into it.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use aws_sdk_kinesis::{
-    Client,
-    config::{BehaviorVersion, Credentials, Region},
-    primitives::Blob,
-    types::{PutRecordsRequestEntry, StreamStatus},
-};
-use axum::{
-    body::{Body, to_bytes},
-    extract::Request,
-    http::StatusCode,
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-};
-use ferrokinesis::store::StoreOptions;
+use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
+use integration_tests::endpoint;
+pub(crate) use integration_tests::endpoint::{client, create_stream};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::{Child, Command},
-    sync::Mutex,
     task::JoinSet,
 };
 
@@ -31,9 +19,6 @@ pub(crate) const RECORD_BYTES: usize = 562;
 /// Records of one PutRecords: the service's limit.
 const PUT_RECORDS_MAX: u64 = 500;
 
-/// The largest request of the service: 10 MiB, in base64.
-const REQUEST_BYTES_MAX: usize = 16 << 20;
-
 /// Fillers at work at the same time.
 const FILLERS: u64 = 8;
 
@@ -41,30 +26,7 @@ const FILLERS: u64 = 8;
 pub(crate) async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the endpoint")?;
     println!("http://{}", listener.local_addr()?);
-    let options = StoreOptions {
-        create_stream_ms: 0,
-        delete_stream_ms: 0,
-        update_stream_ms: 50,
-        shard_limit: 1000,
-        ..StoreOptions::default()
-    };
-    let (app, _store) = ferrokinesis::create_app(options);
-    let turn = Arc::new(Mutex::new(()));
-    let app = app.layer(middleware::from_fn(move |request, next| in_turn(Arc::clone(&turn), request, next)));
-    ferrokinesis::serve_plain_http(listener, app, std::future::pending()).await.context("serving")
-}
-
-/// One request at a time. ferrokinesis 0.7.0 holds a map's read lock while a GetRecords waits for the records of its shard, and
-/// a PutRecords blocks its thread on that map: with as many puts as threads, nobody is left to finish the read and everything
-/// stands still for ever. In turn nobody waits. It also closes a gap in which a reader could pass a record that has its number
-/// but is not in its shard yet.
-async fn in_turn(turn: Arc<Mutex<()>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, REQUEST_BYTES_MAX).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
-    };
-    let _turn = turn.lock().await;
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    endpoint::serve(listener, endpoint::quick()).await
 }
 
 /// An endpoint in a process of its own; killed with this value.
@@ -94,47 +56,10 @@ impl Endpoint {
     }
 }
 
-/// A client of any endpoint.
-pub(crate) fn client(url: &str) -> Client {
-    let config = aws_sdk_kinesis::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(url)
-        .credentials_provider(Credentials::new("test", "test", None, None, "static"))
-        .build();
-    Client::from_conf(config)
-}
-
-/// Creates a stream and waits until it is active.
-pub(crate) async fn create_stream(client: &Client, name: &str, shards: i32) -> Result<()> {
-    client.create_stream().stream_name(name).shard_count(shards).send().await.context("creating a stream")?;
-    active(client, name).await
-}
-
-/// Waits until a stream is active.
-pub(crate) async fn active(client: &Client, name: &str) -> Result<()> {
-    let wait = async {
-        loop {
-            let answer = client.describe_stream_summary().stream_name(name).send().await?;
-            if answer.stream_description_summary().is_some_and(|s| *s.stream_status() == StreamStatus::Active)
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait)
-        .await
-        .with_context(|| format!("stream {name} stays inactive"))?
-}
-
 /// The names of the shards that are open.
 pub(crate) async fn open_shards(client: &Client, stream: &str) -> Result<Vec<String>> {
-    let answer = client.list_shards().stream_name(stream).send().await.context("listing shards")?;
-    let open = answer.shards().iter().filter(|shard| {
-        shard.sequence_number_range().is_none_or(|range| range.ending_sequence_number().is_none())
-    });
-    Ok(open.map(|shard| shard.shard_id().to_owned()).collect())
+    let open = endpoint::open_shards(client, stream).await?;
+    Ok(open.iter().map(|shard| shard.shard_id().to_owned()).collect())
 }
 
 /// Fills a stream with numbered records of [`RECORD_BYTES`], spread evenly over its hash range.

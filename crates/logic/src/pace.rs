@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The wait of a bucket that nothing flows into: ask again then.
+const FOREVER: Duration = Duration::from_secs(3600);
+
 /// A bucket that fills at `rate` tokens a second up to `burst`. It may be overdrawn (an answer turned out larger than
 /// expected); then it gives nothing until it is above zero again.
 #[derive(Clone, Debug)]
@@ -36,8 +39,14 @@ impl Bucket {
     #[must_use]
     pub fn wait(&mut self, want: f64, now: Duration) -> Duration {
         self.fill(now);
-        let missing = want.min(self.burst) - self.tokens;
-        if missing <= 1e-9 { Duration::ZERO } else { Duration::from_secs_f64(missing / self.rate) }
+        let missing = want.min(self.burst.max(f64::EPSILON)) - self.tokens;
+        if missing <= 0.0 || (self.rate > 0.0 && missing <= 1e-9) {
+            Duration::ZERO
+        } else if self.rate > 0.0 {
+            Duration::from_secs_f64(missing / self.rate)
+        } else {
+            FOREVER
+        }
     }
 
     /// Takes tokens, also if there are not enough.
@@ -71,6 +80,13 @@ mod tests {
         }
         assert_eq!(bucket.wait(1.0, ms(0)), ms(200));
         assert_eq!(bucket.wait(1.0, ms(200)), ms(0));
+    }
+
+    #[test]
+    fn a_bucket_of_nothing_gives_nothing() {
+        let mut bucket = Bucket::new(0.0, 0.0, ms(0));
+        assert_eq!(bucket.wait(1.0, ms(0)), FOREVER);
+        assert_eq!(bucket.wait(1.0, ms(100_000)), FOREVER);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Writer {
             dirty: false,
             deliveries: FuturesUnordered::new(),
             chunks: 0,
-            pace: rate.map(|rate| Bucket::new(rate, rate.max(1.0), Duration::ZERO)),
+            pace: rate.map(|rate| Bucket::new(rate, rate, Duration::ZERO)),
             end: None,
             failing: None,
             broken: None,

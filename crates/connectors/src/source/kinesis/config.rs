@@ -8,7 +8,7 @@ use model::{Cursor, Options, StartFrom, Timestamp};
 
 use crate::aws::{self, Access};
 
-const OWN: [OptionDef; 12] = [
+const OWN: [OptionDef; 11] = [
     OptionDef::new("scan.startup.mode", OptionKind::Text)
         .aliases(&["kinesis.scan.startup.mode"])
         .default("earliest"),
@@ -25,8 +25,6 @@ const OWN: [OptionDef; 12] = [
         .default("5"),
     OptionDef::new("kinesis.shard.read_bytes_per_second", OptionKind::Integer { min: 1024, max: 1 << 40 })
         .default("2097152"),
-    OptionDef::new("kinesis.shard.discovery_interval_ms", OptionKind::Integer { min: 1000, max: 86_400_000 })
-        .default("10000"),
     OptionDef::new("validate", OptionKind::Boolean).default("true"),
 ];
 
