@@ -176,6 +176,27 @@ async fn a_checkpoint_that_vanished_is_written_again() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_is_late_cannot_land_after_its_successor() {
+    let fake = Arc::new(FakeStore::new());
+    let store: Arc<dyn MetadataStore> = fake.clone();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "late", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let run = worker.run_of("s0").unwrap();
+    worker.progress(&run, 1, &after("7")).await;
+    worker.committed("s0", 1).await;
+    fake.lose_answer("/lane/", Fate::Late);
+    worker.progress(&run, 2, &after("8")).await;
+    worker.committed("s0", 2).await;
+    worker.progress(&run, 3, &after("9")).await;
+    worker.committed("s0", 3).await;
+    assert!(matches!(fake.land_late().await, store::Commit::Lost(_)));
+    assert_eq!(view(&store).await.checkpoints[&task(&run)].value.position, after("9"));
+}
+
+#[tokio::test]
 async fn an_assignment_of_unknown_outcome_ends_the_term_and_the_next_one_knows() {
     let fake = Arc::new(FakeStore::new());
     let store: Arc<dyn MetadataStore> = fake.clone();

@@ -22,6 +22,8 @@ pub enum Fate {
     Landed,
     /// It did not, and never will.
     Vanished,
+    /// It has not landed yet: [`FakeStore::land_late`] lets it.
+    Late,
 }
 
 /// See the module.
@@ -29,6 +31,8 @@ pub struct FakeStore {
     inner: EmbeddedStore,
     /// The next commit that writes a key with this in its name loses its answer.
     next: Mutex<Option<(&'static str, Fate)>>,
+    /// Commits that are still on their way.
+    late: Mutex<Option<(Vec<Guard>, Vec<Write>)>>,
     /// Answers lost so far.
     pub lost: AtomicU32,
     /// Nothing is answered.
@@ -42,6 +46,7 @@ impl FakeStore {
         Self {
             inner: EmbeddedStore::in_memory(),
             next: Mutex::new(None),
+            late: Mutex::new(None),
             lost: AtomicU32::new(0),
             away: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
@@ -51,6 +56,12 @@ impl FakeStore {
     /// Loses the answer of the next commit that writes a key whose name contains `word`.
     pub fn lose_answer(&self, word: &'static str, fate: Fate) {
         *self.next.lock().unwrap() = Some((word, fate));
+    }
+
+    /// Lets the commit arrive that was on its way, and says what came of it.
+    pub async fn land_late(&self) -> Commit {
+        let (guards, writes) = self.late.lock().unwrap().take().unwrap();
+        self.inner.commit(&guards, writes).await.unwrap()
     }
 
     fn answers(&self) -> Result<()> {
@@ -91,11 +102,11 @@ impl MetadataStore for FakeStore {
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
         self.answers()?;
         let fate = self.fate(&writes);
-        if fate != Some(Fate::Vanished) {
-            let done = self.inner.commit(guards, writes).await?;
-            if fate.is_none() {
-                return Ok(done);
-            }
+        match fate {
+            None => return self.inner.commit(guards, writes).await,
+            Some(Fate::Landed) => drop(self.inner.commit(guards, writes).await?),
+            Some(Fate::Vanished) => {}
+            Some(Fate::Late) => *self.late.lock().unwrap() = Some((guards.to_vec(), writes)),
         }
         self.lost.fetch_add(1, Ordering::SeqCst);
         let mut error = Error::new(ErrorKind::Unavailable, "answer lost by the test");
