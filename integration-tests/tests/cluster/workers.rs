@@ -35,7 +35,11 @@ async fn kill_9_of_a_worker_that_comes_back_at_once() {
         .wait("new epochs at home", |status| {
             let now = epochs(status);
             let renewed = mine.iter().all(|task| now.get(task) > before.get(task));
-            if renewed { admin::all_reading(status, &["worker-1"]) } else { Err("old epochs".to_owned()) }
+            if renewed {
+                admin::all_reading(status, &["worker-0", "worker-1"])
+            } else {
+                Err("old epochs".to_owned())
+            }
         })
         .await;
     let home = tasks_of(&trial.admin().status().await.unwrap(), "worker-1");
