@@ -78,9 +78,18 @@ async fn a_standalone_serves_statements_and_stops_in_order() {
     let sql = ["sql", "--server", &url, "--format", "json", "-c", "SHOW SOURCES"];
     let (code, out, said) = ended(shardwright(&sql).spawn().unwrap()).await;
     assert_eq!((code, out.as_str()), (0, "[]\n"), "{said}");
-    let (code, out, said) = ended(shardwright(&["status", "--server", &url]).spawn().unwrap()).await;
-    assert_eq!(code, 0, "{said}");
-    assert!(out.contains("store embedded") && out.contains("workers (1)"), "{out}");
+    let status = ["status", "--server", &url];
+    let worker_joins = async {
+        loop {
+            let (code, out, said) = ended(shardwright(&status).spawn().unwrap()).await;
+            assert_eq!(code, 0, "{said}");
+            assert!(out.contains("store embedded"), "{out}");
+            if out.contains("workers (1)") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, worker_joins).await.expect("its worker joins");
 
     refused(&arguments, 2, &["metadata.redb", "in use"]).await;
 
