@@ -94,7 +94,7 @@ impl Runs {
         let unwanted = self.active.iter().filter(|(task, run)| wanted.get(*task) != Some(&run.epoch));
         let unwanted: Vec<TaskId> = unwanted.map(|(task, _)| task.clone()).collect();
         for task in unwanted {
-            tracing::warn!(%task, "a run that the leader does not list is dropped");
+            tracing::info!(%task, "a run that the leader does not list any more ends");
             answers.extend(self.drop_now(&task).await);
         }
         for run in list.run {

@@ -207,7 +207,11 @@ impl Shown {
         let since = |at: Instant| wire_duration(now.saturating_duration_since(at));
         v1::Report {
             state: state.into(),
-            lag_ms: face.lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            lag_ms: face.lag.map(|lag| {
+                // What is read but not delivered is behind too, however new the last answer of the source was.
+                let waits = face.unacked_since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+                u64::try_from(lag.max(waits).as_millis()).unwrap_or(u64::MAX)
+            }),
             error: trouble.as_ref().map(|t| t.error.clone()).unwrap_or_default(),
             error_kind: trouble.as_ref().map(|t| t.kind.to_owned()).unwrap_or_default(),
             next_retry: trouble.map(|t| until(t.retry_at)),

@@ -91,6 +91,11 @@ async fn demo(dir: &Path) -> Result<bool> {
 
 async fn run(cluster: &mut Cluster, endpoint: &Endpoint, files: &Path) -> Result<bool> {
     let admin = cluster.admin();
+    let joined = |status: &proto::v1::StatusReply| {
+        let live = status.workers.iter().filter(|worker| worker.state == "live").count();
+        if live == WORKERS.len() { Ok(()) } else { Err(format!("{live} workers are live")) }
+    };
+    admin.wait("the workers join", Duration::from_secs(30), joined).await?;
     for statement in statements(&endpoint.url(), files) {
         println!("\n{statement}");
         admin.execute(&statement).await?;
