@@ -16,7 +16,7 @@ use tonic::{
 /// How long one coordinator may take to answer at all.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages on their way up; a stream that takes no more is dead.
-const UP: usize = 256;
+const UP: usize = 1 << 16;
 
 /// One open session stream.
 pub(crate) struct Link {

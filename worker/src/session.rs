@@ -57,6 +57,8 @@ pub(crate) struct Session {
     heartbeat_interval: Duration,
     fence_after: Duration,
     next_heartbeat: Instant,
+    /// When the loop looks at its deadlines next, whatever else happens.
+    tick_at: Instant,
     /// The newest list names nothing.
     nothing_listed: bool,
     stopping: Option<Stopping>,
@@ -118,6 +120,7 @@ impl Session {
             heartbeat_interval: timing.heartbeat,
             fence_after: timing.fence_after,
             next_heartbeat: now,
+            tick_at: now + PROGRESS_TICK,
             nothing_listed: true,
             stopping: None,
         }
@@ -144,15 +147,15 @@ impl Session {
 
     async fn next(&mut self, phase: &mut Phase) -> Event {
         let fence = self.runs.fence().deadline();
-        let tick = Instant::now() + PROGRESS_TICK;
-        let tick = self.runs.next_deadline().map_or(tick, |at| at.min(tick));
+        // Kept across events: a busy session must beat too.
+        let tick = self.runs.next_deadline().map_or(self.tick_at, |at| at.min(self.tick_at));
         tokio::select! { biased;
             () = self.cancel.cancelled(), if self.stopping.is_none() => Event::Cancelled,
             () = sleep_until(fence.unwrap_or_else(Instant::now)), if fence.is_some() => Event::Fenced,
             released = self.runs.ended() => Event::Ended(released),
+            () = sleep_until(tick) => Event::Tick,
             reached = phase.next() => Event::Link(reached),
             () = self.wake.notified() => Event::Woken,
-            () = sleep_until(tick) => Event::Tick,
         }
     }
 
@@ -332,6 +335,7 @@ impl Session {
 
     fn tick(&mut self, phase: &mut Phase) {
         let now = Instant::now();
+        self.tick_at = now + PROGRESS_TICK;
         self.runs.drop_late(now);
         if let Some(stopping) = self.stopping {
             if now >= stopping.deadline {

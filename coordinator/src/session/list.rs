@@ -24,6 +24,10 @@ impl Term {
         if session.sent.as_ref().is_some_and(|sent| sent.version == memory.lists) {
             return true;
         }
+        // A list answers a heartbeat too (P4), so it is sent only while nobody else can lead (P3).
+        if !self.may_answer() {
+            return false;
+        }
         let now = self.clock.now();
         let process = &session.hello.process;
         let mut list =

@@ -28,7 +28,7 @@ pub(crate) use service::SessionService;
 use crate::term::{State, Term};
 
 /// Messages that may wait for a slow worker before its session is cut.
-const OUTBOUND_MAX: usize = 256;
+const OUTBOUND_MAX: usize = 1 << 13;
 
 /// What goes down a session.
 type Outbound = mpsc::Sender<Result<v1::CoordinatorMessage, Status>>;

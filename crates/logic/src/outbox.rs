@@ -205,7 +205,7 @@ impl Outbox {
             return None;
         }
         let holds = self.holds.values().flatten().map(|hold| hold.until).filter(|until| *until > now);
-        holds.chain(self.lingers_until).min()
+        holds.chain(self.lingers_until.filter(|until| *until > now)).min()
     }
 
     /// The longest run of rows that may be sent now, within the limits; `None` if every row has to wait. The attempt counts

@@ -167,7 +167,8 @@ impl Writer {
         let held = self.outbox.wake_at(now);
         let quiet = self.end.map(|_| self.outbox.quiet_at()).filter(|at| *at > now);
         let times = [held, quiet, paced.filter(|at| *at > now)].into_iter().flatten();
-        let times = times.map(|at| self.origin + at).chain(self.retry_at);
+        let retry = self.retry_at.filter(|at| self.busy.is_none() || *at > Instant::now());
+        let times = times.map(|at| self.origin + at).chain(retry);
         times.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 

@@ -4,7 +4,10 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use connector::{Error, ErrorKind, Result};
@@ -77,64 +80,82 @@ fn safe_name(name: &str) -> String {
         .collect()
 }
 
-/// A file that is appended to by one writer.
+/// A file that is appended to by one writer. No lock is held by a thread of the runtime: a disk that stands still must not
+/// stop heartbeats.
 pub(super) struct Segment {
     path: PathBuf,
     file: fs::File,
-    state: Mutex<State>,
+    /// Bytes of whole lines.
+    length: AtomicU64,
+    /// Nothing more may be written: its end is not known.
+    broken: AtomicBool,
+    /// Held by the thread that appends.
+    appending: Mutex<()>,
+    /// Held by the thread that syncs: an error of one sync is not told to the next, so the next must see `broken`.
+    syncing: Mutex<()>,
     /// Bytes that are on the disk; held while syncing, so that all who wait are served by one sync.
     synced: tokio::sync::Mutex<u64>,
 }
 
-#[derive(Clone, Copy)]
-struct State {
-    /// Bytes of whole lines.
-    length: u64,
-    /// Nothing more may be written: its end is not known.
-    broken: bool,
+/// Gives a file up when its append is not waited for any more: nobody knows where it ends then.
+struct Abandoned<'a>(Option<&'a Segment>);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(segment) = self.0 {
+            segment.broken.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Segment {
     fn new(path: PathBuf, file: fs::File) -> Self {
-        let state = Mutex::new(State { length: 0, broken: false });
-        Self { path, file, state, synced: tokio::sync::Mutex::new(0) }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self {
+            path,
+            file,
+            length: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
+            appending: Mutex::new(()),
+            syncing: Mutex::new(()),
+            synced: tokio::sync::Mutex::new(0),
+        }
     }
 
     /// Whether a new file must be begun.
     pub(super) fn is_broken(&self) -> bool {
-        self.state().broken
+        self.broken.load(Ordering::SeqCst)
     }
 
     /// Bytes so far.
     pub(super) fn length(&self) -> u64 {
-        self.state().length
+        self.length.load(Ordering::SeqCst)
     }
 
     /// Appends whole lines and returns where they end. After an error none of them are in the file, or it is broken.
     pub(super) async fn append(self: &Arc<Self>, lines: Vec<u8>) -> Result<u64> {
+        let mut abandoned = Abandoned(Some(self));
         let segment = Arc::clone(self);
-        blocking(move || segment.append_now(&lines)).await
+        let appended = blocking(move || segment.append_now(&lines)).await;
+        abandoned.0 = None;
+        appended
     }
 
     fn append_now(&self, lines: &[u8]) -> Result<u64> {
-        let mut state = self.state();
-        if state.broken {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("file `{}` was given up", self.path.display()),
-            ));
+        let _one = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_broken() {
+            return Err(self.given_up());
         }
+        let length = self.length();
         if let Err(e) = (&self.file).write_all(lines) {
             // Half a line must not meet the next one.
-            state.broken = self.file.set_len(state.length).is_err();
+            if self.file.set_len(length).is_err() {
+                self.broken.store(true, Ordering::SeqCst);
+            }
             return Err(failure("write to", &self.path, e));
         }
-        state.length += lines.len() as u64;
-        Ok(state.length)
+        let length = length + lines.len() as u64;
+        self.length.store(length, Ordering::SeqCst);
+        Ok(length)
     }
 
     /// Waits until the first `end` bytes are on the disk.
@@ -149,20 +170,22 @@ impl Segment {
     }
 
     fn sync_now(&self) -> Result<u64> {
-        let State { length, broken } = *self.state();
-        if broken {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("file `{}` was given up", self.path.display()),
-            ));
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = self.length();
+        if self.is_broken() {
+            return Err(self.given_up());
         }
         // After a failed sync the kernel may have forgotten the pages: asking again would answer a hollow yes
         // (https://wiki.postgresql.org/wiki/Fsync_Errors). What is written again goes to the next file, after this one.
         self.file.sync_data().map_err(|e| {
-            self.state().broken = true;
+            self.broken.store(true, Ordering::SeqCst);
             failure("sync", &self.path, e)
         })?;
         Ok(length)
+    }
+
+    fn given_up(&self) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("file `{}` was given up", self.path.display()))
     }
 }
 

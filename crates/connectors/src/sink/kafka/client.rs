@@ -175,6 +175,11 @@ impl Live {
     }
 }
 
+/// Whether the broker looked at what it was sent and will never take it.
+pub(super) fn is_refusal(code: Code) -> bool {
+    meaning(code).0 == ErrorKind::Rejected
+}
+
 /// What the caller should do, and whether the message may have been stored or may still be.
 fn meaning(code: Code) -> (ErrorKind, bool) {
     match code {
@@ -185,8 +190,9 @@ fn meaning(code: Code) -> (ErrorKind, bool) {
         | Code::ClusterAuthorizationFailed
         | Code::SaslAuthenticationFailed
         | Code::Authentication => (ErrorKind::Denied, false),
+        // Damaged on the way; the broker stored nothing.
+        Code::InvalidMessage => (ErrorKind::Unavailable, false),
         Code::MessageSizeTooLarge
-        | Code::InvalidMessage
         | Code::InvalidMessageSize
         | Code::InvalidRecord
         | Code::InvalidTimestamp => (ErrorKind::Rejected, false),

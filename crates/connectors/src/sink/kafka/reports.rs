@@ -15,6 +15,7 @@ pub(super) struct Reports {
 #[derive(Default)]
 struct State {
     waiting: usize,
+    asked: usize,
     failed: Vec<(usize, RDKafkaErrorCode)>,
 }
 
@@ -25,8 +26,16 @@ impl Reports {
 
     /// One message more is waited for.
     pub(super) fn expect(self: &Arc<Self>, row: usize) -> Box<Report> {
-        self.state().waiting += 1;
+        let mut state = self.state();
+        state.waiting += 1;
+        state.asked += 1;
+        drop(state);
         Box::new(Report { row, reports: Arc::clone(self) })
+    }
+
+    /// Messages of the write.
+    pub(super) fn asked(&self) -> usize {
+        self.state().asked
     }
 
     /// Messages that nobody has reported on.

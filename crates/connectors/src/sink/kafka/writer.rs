@@ -13,7 +13,7 @@ use formats::MessageEncoder;
 use model::{Batch, SplitId};
 
 use super::{
-    client::{Client, Live, Outgoing},
+    client::{Client, Live, Outgoing, is_refusal},
     reports::Reports,
 };
 
@@ -93,6 +93,13 @@ impl Waited {
         let failed = self.reports.failed();
         if failed.iter().any(|(_, code)| !self.live.survives(*code)) {
             self.client.purge(&self.live);
+        }
+        // A broker refuses batches, and the client tells every message of one: who is meant shows only alone.
+        if let [(_, code), _, ..] = failed[..]
+            && failed.len() == self.reports.asked()
+            && failed.iter().all(|(_, other)| is_refusal(*other))
+        {
+            return Err(self.client.explain(&self.live, code, self.began));
         }
         let reject = |(row, code)| Rejected { row, error: self.client.explain(&self.live, code, self.began) };
         Ok(failed.into_iter().map(reject).collect())

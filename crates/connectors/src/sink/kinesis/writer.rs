@@ -140,10 +140,18 @@ async fn deliver(
 ) -> Result<Vec<Rejected>> {
     let began = Instant::now();
     let single = requests.len() <= 1;
+    // An earlier part of this write may still land: that must be said (P12), so nothing is answered for the whole any more.
+    let mut unsure = false;
     for request in requests {
         let left = shared.attempt.saturating_sub(began.elapsed());
         let (rows, entries): (Vec<usize>, Vec<Entry>) = request.into_iter().map(|r| (r.row, r.entry)).unzip();
         let keys: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        if unsure {
+            let unsent =
+                || Error::new(ErrorKind::Unavailable, "not sent: what became of an earlier part is unknown");
+            rejected.extend(rows.iter().map(|row| Rejected { row: *row, error: unsent() }));
+            continue;
+        }
         match put(shared, entries, left, began).await {
             Ok(puts) => judge(&rows, &keys, puts, &mut rejected),
             // Bisection needs the whole batch, unless it is clear which row is meant.
@@ -152,7 +160,8 @@ async fn deliver(
             }
             Err(error) if matches!(error.kind(), ErrorKind::Bug | ErrorKind::Fenced) => return Err(error),
             Err(error) => {
-                rejected.extend(rows.iter().map(|row| Rejected { row: *row, error: again(&error) }))
+                unsure = error.ambiguous().is_some();
+                rejected.extend(rows.iter().map(|row| Rejected { row: *row, error: again(&error) }));
             }
         }
     }
