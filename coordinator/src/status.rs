@@ -247,7 +247,10 @@ fn split_status(
         |checkpoint| checkpoint.position.to_string(),
     );
     let age = checkpoint.map(|checkpoint| clock::wall_ms().saturating_sub(checkpoint.at.0).max(0));
-    let live = report.cloned().unwrap_or_default();
+    let mut live = report.cloned().unwrap_or_default();
+    if let Some(failure) = failure(state, spec, task) {
+        live = v1::Report { error: failure.message.clone(), ..v1::Report::default() };
+    }
     let waits_for = match state.waiting.get(task) {
         Some(waits_for) => waits_for.clone(),
         None => live.waits_for.clone(),
@@ -274,6 +277,13 @@ fn split_status(
     }
 }
 
+/// Why the newest run of a task ended by itself, while no other has taken its place.
+fn failure<'a>(state: &'a State, spec: &SinkSpec, task: &TaskId) -> Option<&'a logic::gate::Failure> {
+    let observed = &state.memory.observed;
+    let (epoch, _) = observed.assignments.get(task).filter(|_| !spec.paused)?;
+    observed.heard.releases.get(&(task.clone(), *epoch))?.failure.as_ref()
+}
+
 /// One word for where a task stands.
 fn condition(
     term: &Term,
@@ -296,7 +306,11 @@ fn condition(
         return match standing {
             _ if spec.paused => "paused",
             Some(Standing::WaitsFor(_)) => "pending",
-            _ => "unassigned",
+            _ => match failure(state, spec, task) {
+                Some(failure) if failure.needs_human => "failed",
+                Some(_) => "retrying",
+                None => "unassigned",
+            },
         };
     };
     if observed.stopping.contains_key(&(task.clone(), *epoch)) {

@@ -16,6 +16,8 @@ use tokio::sync::{Mutex, Notify};
 pub(crate) struct Budget {
     size: u64,
     used: AtomicU64,
+    /// Tasks that have a part of it.
+    accounts: AtomicU64,
     freed: Notify,
     /// First come, first served: one waiter at a time looks at `used`.
     turn: Mutex<()>,
@@ -23,7 +25,13 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { size, used: AtomicU64::new(0), freed: Notify::new(), turn: Mutex::new(()) })
+        Arc::new(Self {
+            size,
+            used: AtomicU64::new(0),
+            accounts: AtomicU64::new(0),
+            freed: Notify::new(),
+            turn: Mutex::new(()),
+        })
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -66,14 +74,21 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(budget: Arc<Budget>, soft: u64) -> Arc<Self> {
+        budget.accounts.fetch_add(1, Ordering::SeqCst);
         Arc::new(Self { budget, soft, used: AtomicU64::new(0), freed: Notify::new() })
+    }
+
+    /// However many tasks stand still, together they leave half of the budget to those that move.
+    fn soft(&self) -> u64 {
+        let tasks = self.budget.accounts.load(Ordering::SeqCst).max(1);
+        self.soft.min(self.budget.size / (2 * tasks)).max(1)
     }
 
     /// Waits until so many bytes are free. Only the one reader of a task calls it. Cancel safe.
     pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
         loop {
             let freed = self.freed.notified();
-            if self.used.load(Ordering::SeqCst) < self.soft {
+            if self.used.load(Ordering::SeqCst) < self.soft() {
                 break;
             }
             freed.await;
@@ -120,6 +135,12 @@ impl Account {
     }
 }
 
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.budget.accounts.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.account.free(self.bytes);
@@ -154,10 +175,10 @@ mod tests {
         assert_eq!(budget.used(), 150);
         let mut waiting = Box::pin(account.reserve(10));
         assert!(waiting.as_mut().now_or_never().is_none());
-        let part = held.split(100);
+        let part = held.split(110);
         drop(part);
         let _next = waiting.await;
-        assert_eq!(budget.used(), 60);
+        assert_eq!(budget.used(), 50);
     }
 
     #[tokio::test]

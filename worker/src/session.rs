@@ -33,6 +33,10 @@ use crate::{
 
 /// How often due positions are looked for.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
+
+/// How often it is said that no coordinator is reached.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
 /// Heartbeats whose answers are still of interest.
 const SENT_MAX: usize = 64;
 /// After an orderly stop was announced: how long the leader may take to say what goes where.
@@ -57,6 +61,8 @@ pub(crate) struct Session {
     heartbeat_interval: Duration,
     fence_after: Duration,
     next_heartbeat: Instant,
+    /// When it was last said that no coordinator is reached.
+    complained_at: Option<Instant>,
     /// When the loop looks at its deadlines next, whatever else happens.
     tick_at: Instant,
     /// The newest list names nothing.
@@ -120,6 +126,7 @@ impl Session {
             heartbeat_interval: timing.heartbeat,
             fence_after: timing.fence_after,
             next_heartbeat: now,
+            complained_at: None,
             tick_at: now + PROGRESS_TICK,
             nothing_listed: true,
             stopping: None,
@@ -183,7 +190,10 @@ impl Session {
             }
             Reached::Attached(Ok(link)) => *phase = Phase::Linked(Box::new(link)),
             Reached::Dialed(Err(error)) | Reached::Attached(Err(error)) => {
-                tracing::debug!(error, "no session yet");
+                if self.complained_at.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
+                    self.complained_at = Some(Instant::now());
+                    tracing::warn!(error, coordinators = ?self.config.coordinators, "no coordinator is reached, asking on");
+                }
                 *phase = self.targets.failed();
             }
             Reached::Message(None) => {
@@ -265,7 +275,6 @@ impl Session {
 
     fn welcomed(&mut self, phase: &mut Phase, welcome: &v1::Welcome) {
         tracing::info!(coordinator = self.targets.current(), "the session stands");
-        self.targets.worked();
         let positive = |d: Option<prost_types::Duration>| d.map(from_wire).filter(|d| !d.is_zero());
         self.heartbeat_interval = positive(welcome.heartbeat_interval).unwrap_or(self.heartbeat_interval);
         self.fence_after = positive(welcome.fence_after).unwrap_or(self.fence_after);
@@ -296,6 +305,10 @@ impl Session {
         }
         self.nothing_listed = list.run.is_empty() && list.stop.is_empty();
         let first = phase.link().is_some_and(|link| !std::mem::replace(&mut link.listed, true));
+        if first {
+            // Only now: a session that is welcomed and then refused is no reason to come back at once.
+            self.targets.worked();
+        }
         if first && self.stopping.is_some() {
             self.send(phase, Up::Drain(v1::Drain {}));
         }

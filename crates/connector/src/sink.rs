@@ -192,6 +192,11 @@ fn dead_letter(
         (Some(_), _) => {
             Err(crate::OptionError::config("dead_letter.connector needs on_error = 'dead_letter'".to_owned()))
         }
+        (None, _) if options.iter().any(|(name, _)| is_dead_letter_option(name)) => {
+            Err(crate::OptionError::config(
+                "dead_letter.* needs dead_letter.connector and on_error = 'dead_letter'",
+            ))
+        }
         (None, _) => Ok(None),
     }
 }

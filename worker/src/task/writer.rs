@@ -274,7 +274,14 @@ impl Writer {
 
     fn limits(&self) -> Limits {
         let limits = self.job.sink.common.limits;
-        Limits { rows: limits.rows, bytes: limits.bytes as u64, linger: limits.linger }
+        // A request is never more than a second's worth, or the limit would only hold on average.
+        let second = self
+            .job
+            .sink
+            .common
+            .rate_limit
+            .map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
+        Limits { rows: limits.rows.min(second.max(1)), bytes: limits.bytes as u64, linger: limits.linger }
     }
 
     fn write(&mut self, id: RequestId, rows: &[Row]) {
