@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use connector::Registry;
 use model::{ObjectKind, TaskId};
-use proto::v1;
+use proto::{Wire, v1};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -32,6 +32,7 @@ pub struct Handle {
     pub(crate) registry: Registry,
     pub(crate) address: Arc<str>,
     pub(crate) role: watch::Receiver<Role>,
+    pub(crate) wire: Wire,
 }
 
 impl Handle {

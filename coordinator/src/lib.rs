@@ -30,4 +30,4 @@ pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Level;
 pub use handle::{BadRow, Dropped, Handle, Leader, ResetTo};
-pub use server::Server;
+pub use server::{Server, Site};

@@ -1,14 +1,16 @@
 //! One coordinator process: binds its port, campaigns, and serves `Session`, `Admin`, health and reflection until it is told
 //! to stop. An orderly stop resigns, so that another coordinator leads at once.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use connector::Registry;
-use proto::v1::session_server::SessionServer;
+use futures::{Stream, TryStreamExt as _};
+use proto::{Duplex, Wire, v1::session_server::SessionServer};
 use store::MetadataStore;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 use crate::{
     Config,
@@ -23,6 +25,16 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 
 /// How long open calls may go on after the stop.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// Where a coordinator is reached and how it reaches others.
+pub struct Site<I> {
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// The connections that come in.
+    pub incoming: I,
+    /// How it reaches the others.
+    pub wire: Wire,
+}
 
 /// A running coordinator. Dropping it does not stop it: cancel the token that it was started with.
 pub struct Server {
@@ -40,7 +52,6 @@ impl Server {
         store: Arc<dyn MetadataStore>,
         cancel: CancellationToken,
     ) -> Result<Self> {
-        let cancel = cancel.child_token();
         let listener = daemon::listen(&config.listen.to_string(), "coordinator.listen")
             .await
             .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
@@ -48,8 +59,34 @@ impl Server {
             .local_addr()
             .map_err(|error| Error::new(ErrorKind::Config, format!("listener has no address: {error}")))?;
         let advertise = config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+        let config = Config { advertise: Some(advertise), ..config };
+        // The builder's own setting is only for listeners that it makes itself.
+        let incoming = TcpListenerStream::new(listener).inspect_ok(|tcp| {
+            if let Err(error) = tcp.set_nodelay(true) {
+                tracing::debug!(%error, "connection keeps Nagle's delay");
+            }
+        });
+        let site = Site { address, incoming, wire: Wire::tcp() };
+        Ok(Self::start_on(site, config, registry, store, cancel))
+    }
+
+    /// The same on connections that are made elsewhere. `config.advertise` names the URL at which others reach it.
+    pub fn start_on<I, C>(
+        site: Site<I>,
+        config: Config,
+        registry: Registry,
+        store: Arc<dyn MetadataStore>,
+        cancel: CancellationToken,
+    ) -> Self
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: Duplex + Connected<ConnectInfo: Clone + Send + Sync> + 'static,
+    {
+        let cancel = cancel.child_token();
+        let Site { address, incoming, wire } = site;
+        let address_text: Arc<str> =
+            config.advertise.clone().unwrap_or_else(|| format!("http://{address}")).into();
         let config = Arc::new(config);
-        let address_text: Arc<str> = advertise.into();
         let (sender, role) = watch::channel(Role::Follows(None));
         let office = Office {
             config: Arc::clone(&config),
@@ -59,9 +96,9 @@ impl Server {
             role: sender,
             cancel: cancel.clone(),
         };
-        let handle = Handle { config, registry, address: address_text, role };
-        let served = tokio::spawn(serve(listener, handle.clone(), cancel));
-        Ok(Self { address, handle, office: tokio::spawn(office.run()), served })
+        let handle = Handle { config, registry, address: address_text, role, wire };
+        let served = tokio::spawn(serve(incoming, handle.clone(), cancel));
+        Self { address, handle, office: tokio::spawn(office.run()), served }
     }
 
     /// The address it is bound to.
@@ -87,7 +124,11 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, handle: Handle, cancel: CancellationToken) -> Result<()> {
+async fn serve<I, C>(incoming: I, handle: Handle, cancel: CancellationToken) -> Result<()>
+where
+    I: Stream<Item = io::Result<C>>,
+    C: Duplex + Connected<ConnectInfo: Clone + Send + Sync> + 'static,
+{
     let failed =
         |error: &dyn std::fmt::Display| Error::new(ErrorKind::Config, format!("server failed: {error}"));
     let session = SessionService { role: handle.role.clone(), cancel: cancel.clone() };
@@ -105,15 +146,13 @@ async fn serve(listener: TcpListener, handle: Handle, cancel: CancellationToken)
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
-        .tcp_nodelay(true)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)
         .add_service(session)
         .add_service(crate::admin::service(handle));
     let stop = cancel.clone();
-    let serving =
-        router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     let lingering = async {
         cancel.cancelled().await;
         tokio::time::sleep(LINGER).await;

@@ -16,6 +16,8 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 mod border;
 mod status;
+mod wire;
 
 pub use border::{BadMessage, position_to_wire};
 pub use status::{DOMAIN, StatusExt, refusal};
+pub use wire::{Dialing, Duplex, Io, Wire};

@@ -22,6 +22,7 @@ mod session;
 mod task;
 
 use connector::Registry;
+use proto::Wire;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,19 @@ impl Worker {
     /// # Errors
     /// A wrong setting, or a data directory that cannot be used or has another worker in it.
     pub fn start(config: Config, registry: Registry, cancel: CancellationToken) -> Result<Self> {
+        Self::start_over(Wire::tcp(), config, registry, cancel)
+    }
+
+    /// The same, reaching coordinators over `wire`.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn start_over(
+        wire: Wire,
+        config: Config,
+        registry: Registry,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
         if config.coordinators.is_empty() {
             return Err(Error::Config("`coordinators` is empty: name at least one".to_owned()));
         }
@@ -51,7 +65,7 @@ impl Worker {
         let identity = identity::Identity::take(&config)?;
         let (name, process) = (identity.worker.clone(), identity.process.clone());
         tracing::info!(worker = name, process, "the worker starts");
-        let session = session::Session::new(config, identity, registry, cancel);
+        let session = session::Session::new(config, identity, (registry, wire), cancel);
         Ok(Self { name, process, task: tokio::spawn(session.run()) })
     }
 

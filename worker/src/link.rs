@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use logic::backoff::Backoff;
-use proto::{MESSAGE_BYTES_MAX, v1};
+use proto::{MESSAGE_BYTES_MAX, Wire, v1};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -87,12 +87,13 @@ pub(crate) struct Targets {
     leader: Option<String>,
     backoff: Backoff,
     current: String,
+    wire: Wire,
 }
 
 impl Targets {
-    pub(crate) fn new(known: Vec<String>) -> Self {
+    pub(crate) fn new(known: Vec<String>, wire: Wire) -> Self {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        Self { known, next: 0, leader: None, backoff, current: String::new() }
+        Self { known, next: 0, leader: None, backoff, current: String::new(), wire }
     }
 
     /// Somebody said who leads.
@@ -125,7 +126,7 @@ impl Targets {
                 next
             }
         };
-        Phase::Dialing(Box::pin(dial(self.current.clone())))
+        Phase::Dialing(Box::pin(dial(self.current.clone(), self.wire.clone())))
     }
 
     pub(crate) fn current(&self) -> &str {
@@ -143,7 +144,7 @@ pub(crate) fn check(url: &str) -> Result<(), String> {
     Endpoint::from_shared(with_scheme(url)).map(|_| ()).map_err(|e| format!("`{url}` is not a URL: {e}"))
 }
 
-async fn dial(url: String) -> Result<Channel, String> {
+async fn dial(url: String, wire: Wire) -> Result<Channel, String> {
     let failed = |e: &dyn std::error::Error| format!("cannot reach the coordinator at {url}: {}", chain(e));
     let mut endpoint = Endpoint::from_shared(with_scheme(&url))
         .map_err(|e| failed(&e))?
@@ -156,7 +157,7 @@ async fn dial(url: String) -> Result<Channel, String> {
         let tls = ClientTlsConfig::new().with_native_roots();
         endpoint = endpoint.tls_config(tls).map_err(|e| failed(&e))?;
     }
-    endpoint.connect().await.map_err(|e| failed(&e))
+    wire.connect(&endpoint).await.map_err(|e| failed(&e))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

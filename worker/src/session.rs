@@ -13,6 +13,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use connector::Registry;
 use logic::Timing;
+use proto::Wire;
 use proto::v1::{self, coordinator_message::Message as Down, worker_message::Message as Up};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -95,7 +96,7 @@ impl Session {
     pub(crate) fn new(
         config: Config,
         identity: Identity,
-        registry: Registry,
+        (registry, wire): (Registry, Wire),
         cancel: CancellationToken,
     ) -> Self {
         let budget = Budget::new(config.memory_budget);
@@ -111,7 +112,7 @@ impl Session {
         let wake = Arc::new(Notify::new());
         let now = Instant::now();
         Self {
-            targets: Targets::new(config.coordinators.clone()),
+            targets: Targets::new(config.coordinators.clone(), wire),
             config,
             identity,
             cancel,

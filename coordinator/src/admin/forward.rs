@@ -88,7 +88,7 @@ impl Forward {
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        let client = AdminClient::new(endpoint.connect_lazy())
+        let client = AdminClient::new(self.handle.wire.connect_lazy(&endpoint))
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
         // Leaders are few: the addresses of all coordinators that ever led while this process ran.
