@@ -274,7 +274,8 @@ impl Term {
             }
             let mut guards = vec![Guard::Absent(memory.keys.name(kind, &name))];
             guards.extend(source);
-            let record = ObjectRecord { spec, dropping: false };
+            let listing_due = kind == ObjectKind::Source;
+            let record = ObjectRecord { spec, dropping: false, listing_due };
             let writes = vec![
                 memory.keys.put::<NameKey>(&(kind, name.clone()), &id),
                 memory.keys.put::<ObjectKey>(&id, &record),
@@ -299,11 +300,12 @@ impl Term {
     async fn replace(&self, spec: Spec) -> Result<bool> {
         let (guard, write) = {
             let memory = &self.state().memory;
-            let Some(guard) = memory.living(spec.id()) else {
+            let id = spec.id();
+            let (Some(guard), Some(before)) = (memory.living(id), memory.view.objects.get(&id)) else {
                 return Err(missing(spec.kind(), spec.name()));
             };
-            let id = spec.id();
-            (guard, memory.keys.put::<ObjectKey>(&id, &ObjectRecord { spec, dropping: false }))
+            let record = ObjectRecord { spec, ..before.value.clone() };
+            (guard, memory.keys.put::<ObjectKey>(&id, &record))
         };
         let done = matches!(self.commit(vec![guard], vec![write]).await?, Outcome::Done(_));
         self.nudge.notify_one();

@@ -4,6 +4,9 @@
 //! 200 ms until the open splits own the whole key space, for a few tries. A split is *gone* only after two complete listings
 //! without it and when the service says so itself; if a sink was not through with it, that is a data loss and is told (S7).
 //! Errors wait and are shown; they remove nothing.
+//!
+//! A long listing takes several commits. Until the last one of a source's first listing has landed, the source's object says
+//! that the listing is due, and the next leader completes it from the same pinned start (S9).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +18,7 @@ use connector::{Listing, Source};
 use logic::lineage::{self, Merge, Remembered};
 use model::{ObjectId, SourceSpec, SplitId, SplitRecord};
 use opentelemetry::KeyValue;
-use store::{Guard, ObjectKey, SplitKey, Write};
+use store::{Guard, ObjectKey, ObjectRecord, SplitKey, Write};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -203,7 +206,9 @@ pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> R
         let table = memory.observed.splits.get(&spec.id).unwrap_or(&empty);
         let remembered = &mut discovery.entry(spec.id).or_default().remembered;
         let listed = (listing.creation, listing.splits.as_slice());
-        lineage::merge(table, listed, (spec.creation, &spec.start), remembered, clock::wall())
+        let due = memory.view.objects.get(&spec.id).is_some_and(|object| object.value.listing_due);
+        let first = lineage::First { creation: spec.creation, start: &spec.start, due };
+        lineage::merge(table, listed, first, remembered, clock::wall())
     };
     put(term, spec, &merge.put).await?;
     for split in &merge.discovered {
@@ -234,13 +239,15 @@ async fn bury(term: &Term, spec: &SourceSpec, confirmed: &[SplitId]) -> Result<(
     Ok(())
 }
 
-/// Writes split records, guarded by their source: what is being dropped gets no new keys (I7).
+/// Writes split records, guarded by their source: what is being dropped gets no new keys (I7). The last part of a first listing
+/// takes the mark away that it is due.
 async fn put(term: &Term, spec: &SourceSpec, records: &[(SplitId, SplitRecord)]) -> Result<()> {
-    for chunk in records.chunks(RECORDS_MAX) {
+    let mut left = records;
+    loop {
+        let (part, rest) = left.split_at(left.len().min(RECORDS_MAX));
         let (guard, writes) = {
             let state = term.state();
             let memory = &state.memory;
-            let key = memory.keys.key::<ObjectKey>(&spec.id);
             let Some(object) = memory.view.objects.get(&spec.id).filter(|object| !object.value.dropping)
             else {
                 return Ok(());
@@ -248,13 +255,23 @@ async fn put(term: &Term, spec: &SourceSpec, records: &[(SplitId, SplitRecord)])
             let put = |(split, record): &(SplitId, SplitRecord)| {
                 memory.keys.put::<SplitKey>(&(spec.id, split.clone()), record)
             };
-            (Guard::Unchanged(key, object.mod_revision), chunk.iter().map(put).collect::<Vec<Write>>())
+            let mut writes: Vec<Write> = part.iter().map(put).collect();
+            if rest.is_empty() && object.value.listing_due {
+                let record = ObjectRecord { listing_due: false, ..object.value.clone() };
+                writes.push(memory.keys.put::<ObjectKey>(&spec.id, &record));
+            }
+            (Guard::Unchanged(memory.keys.object(spec.id), object.mod_revision), writes)
         };
-        if let Outcome::Lost(_) = term.commit(vec![guard], writes).await? {
+        if !writes.is_empty()
+            && let Outcome::Lost(_) = term.commit(vec![guard], writes).await?
+        {
             return Err(unlisted(spec, "the source has just been changed"));
         }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        left = rest;
     }
-    Ok(())
 }
 
 fn tell_gone(term: &Term, spec: &SourceSpec, gone: &[SplitId]) {

@@ -8,5 +8,6 @@ mod fake_source;
 mod fake_store;
 mod fake_worker;
 mod leaders;
+mod listing;
 mod ownership;
 mod setup;

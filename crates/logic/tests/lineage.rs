@@ -4,7 +4,7 @@ mod world;
 
 use model::{Creation, HashRange, Split, SplitId, SplitState, Start, StartFrom, Timestamp};
 use shardwright_logic::{
-    lineage::{Remembered, Standing, Table, bury, holes, losses, merge, standing, unlisted},
+    lineage::{First, Remembered, Standing, Table, bury, holes, losses, merge, standing, unlisted},
     plan::{Action, Desired, Observed, plan},
 };
 use world::{CREATION, World, id, sink, split_id, task};
@@ -20,11 +20,15 @@ fn split(name: &str, parents: &[&str], (first, last): (u128, u128), closed: bool
     }
 }
 
+fn first(start: &Start) -> First<'_> {
+    First { creation: CREATION, start, due: false }
+}
+
 /// Merges a listing of the source's own stream and applies it.
 fn list(table: &mut Table, remembered: &mut Remembered, listing: &[Split], at: i64) -> Vec<SplitId> {
     let start =
         Start { default: StartFrom::At(Timestamp(5)), splits: [("b".to_owned(), StartFrom::Horizon)].into() };
-    let merged = merge(table, (CREATION, listing), (CREATION, &start), remembered, Timestamp(at));
+    let merged = merge(table, (CREATION, listing), first(&start), remembered, Timestamp(at));
     table.extend(merged.put);
     merged.ask
 }
@@ -47,12 +51,47 @@ fn the_first_listing_starts_where_the_source_says_and_later_splits_at_their_hori
     assert!(table[&split_id("a")].closed && !table[&split_id("b")].closed);
 }
 
+/// S9: the leader that began the first listing died before all of it was written.
+#[test]
+fn a_first_listing_of_which_a_part_was_written_is_completed_from_its_start() {
+    let start = Start::all(StartFrom::At(Timestamp(5)));
+    let mut table = Table::new();
+    list(&mut table, &mut Remembered::default(), &two_halves()[..1], 1);
+    let due = First { due: true, ..first(&start) };
+    let merged = merge(&table, (CREATION, &two_halves()), due, &mut Remembered::default(), Timestamp(2));
+    assert_eq!(merged.discovered, [split_id("b")]);
+    assert_eq!(merged.put[0].1.start, StartFrom::At(Timestamp(5)));
+    let other = First { creation: Creation(1), ..due };
+    let merged = merge(&table, (CREATION, &two_halves()), other, &mut Remembered::default(), Timestamp(2));
+    assert_eq!(merged.put[0].1.start, StartFrom::Horizon, "another stream than the source was made on");
+}
+
+/// I2: records are written in parts.
+#[test]
+fn parents_are_written_before_their_children_however_they_are_listed() {
+    let whole = (0, u128::MAX);
+    let listing = [
+        split("d", &["c", "b"], whole, false),
+        split("c", &["a"], whole, true),
+        split("e", &["e"], whole, true),
+        split("b", &["a"], whole, true),
+        split("a", &["elder"], whole, true),
+    ];
+    let start = Start::all(StartFrom::Horizon);
+    let merged =
+        merge(&Table::new(), (CREATION, &listing), first(&start), &mut Remembered::default(), Timestamp(1));
+    let order: Vec<&str> = merged.put.iter().map(|(id, _)| id.name()).collect();
+    let place = |name| order.iter().position(|other| *other == name).unwrap();
+    assert!(place("a") < place("c") && place("a") < place("b"), "{order:?}");
+    assert!(place("c") < place("d") && place("b") < place("d"), "{order:?}");
+}
+
 #[test]
 fn the_same_listing_changes_nothing() {
     let (mut table, mut remembered) = (Table::new(), Remembered::default());
     list(&mut table, &mut remembered, &two_halves(), 1);
     let start = Start::all(StartFrom::Horizon);
-    let merged = merge(&table, (CREATION, &two_halves()), (CREATION, &start), &mut remembered, Timestamp(2));
+    let merged = merge(&table, (CREATION, &two_halves()), first(&start), &mut remembered, Timestamp(2));
     assert_eq!(merged, Default::default());
 }
 
@@ -87,7 +126,7 @@ fn a_stream_made_anew_buries_the_splits_of_the_old_one() {
     let anew = Creation(78);
     let new = Split { id: SplitId::new(anew, "a"), ..split("a", &[], (0, u128::MAX), false) };
     let start = Start::all(StartFrom::At(Timestamp(5)));
-    let merged = merge(&table, (anew, &[new]), (CREATION, &start), &mut remembered, Timestamp(9));
+    let merged = merge(&table, (anew, &[new]), first(&start), &mut remembered, Timestamp(9));
     assert_eq!(merged.buried, vec![split_id("a"), split_id("b")]);
     table.extend(merged.put);
     assert_eq!(table[&split_id("b")].state, SplitState::Gone { at: Timestamp(9) });

@@ -1,6 +1,6 @@
 //! What a fresh listing changes in the split table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Creation, ObjectId, Split, SplitId, SplitRecord, SplitState, Start, StartFrom, Timestamp};
 
@@ -17,7 +17,8 @@ pub struct Remembered {
 /// What a listing changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Merge {
-    /// Records to write: new splits, and known ones that are closed now or gone with their stream.
+    /// Records to write: new splits, and known ones that are closed now or gone with their stream. Parents stand before their
+    /// children: if only a part gets written, no child stands in the table without a parent that is still to come (I2).
     pub put: Vec<(SplitId, SplitRecord)>,
     /// Of `put`, those that the table did not have.
     pub discovered: Vec<SplitId>,
@@ -27,23 +28,35 @@ pub struct Merge {
     pub buried: Vec<SplitId>,
 }
 
-/// Merges a complete listing into the table. A split of the very first listing begins where the source's start says; one that
-/// is discovered later begins at its horizon, whatever the start was (S2, S9). A stream that was deleted and made anew has
-/// another `creation`: every split of the old one is gone (S13). `at` is the leader's wall clock.
+/// What a source says of its first listing.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// The stream that the source was created on.
+    pub creation: Creation,
+    /// Where the splits of that listing begin; pinned when the source was created.
+    pub start: &'a Start,
+    /// The listing was begun and is not wholly in the table.
+    pub due: bool,
+}
+
+/// Merges a complete listing into the table. A split of the very first listing begins where the source's start says, also when
+/// only a part of that listing was written before; one that is discovered later begins at its horizon, whatever the start was
+/// (S2, S9). A stream that was deleted and made anew has another `creation`: every split of the old one is gone (S13). `at` is
+/// the leader's wall clock.
 #[must_use]
 pub fn merge(
     table: &Table,
     (creation, listing): (Creation, &[Split]),
-    (source_creation, start): (Creation, &Start),
+    source: First<'_>,
     remembered: &mut Remembered,
     at: Timestamp,
 ) -> Merge {
-    let first = table.is_empty() && creation == source_creation;
+    let first = (source.due || table.is_empty()) && creation == source.creation;
     let mut merge = Merge::default();
     for split in listing {
         match table.get(&split.id) {
             None => {
-                let start = if first { start.of(&split.id).clone() } else { StartFrom::Horizon };
+                let start = if first { source.start.of(&split.id).clone() } else { StartFrom::Horizon };
                 merge.put.push((split.id.clone(), new_record(split, start, at)));
                 merge.discovered.push(split.id.clone());
             }
@@ -54,6 +67,7 @@ pub fn merge(
             Some(_) => {}
         }
     }
+    parents_first(&mut merge.put);
     let listed: BTreeSet<&SplitId> = listing.iter().map(|split| &split.id).collect();
     let mut missing = BTreeSet::new();
     for (id, record) in
@@ -71,6 +85,26 @@ pub fn merge(
     }
     remembered.missing = missing;
     merge
+}
+
+/// Sorts records by the length of their longest line of ancestors among them, else keeps their order.
+fn parents_first(put: &mut [(SplitId, SplitRecord)]) {
+    let mut depths: BTreeMap<SplitId, usize> = put.iter().map(|(id, _)| (id.clone(), 0)).collect();
+    // As many rounds as there are generations; a listing that goes in a circle ends nevertheless.
+    for _ in 0..put.len() {
+        let mut settled = true;
+        for (id, record) in put.iter() {
+            let parents = record.parents.iter().map(|name| SplitId::new(id.creation(), name));
+            let depth = parents.filter_map(|parent| depths.get(&parent)).max().map_or(0, |depth| depth + 1);
+            if depths.insert(id.clone(), depth) != Some(depth) {
+                settled = false;
+            }
+        }
+        if settled {
+            break;
+        }
+    }
+    put.sort_by_key(|(id, _)| depths[id]);
 }
 
 /// The tombstones of splits that the service itself calls gone.

@@ -18,7 +18,7 @@ use shardwright_logic::{
     checkpoint::{Moved, Pending},
     gate::{Failure, Process, Released},
     invariant::{World as Look, check},
-    lineage::{Remembered, bury, merge},
+    lineage::{First, Remembered, bury, merge},
     plan::{Action, Assign, Desired, DesiredSink, DesiredSource, Observed, Plan, list, plan},
 };
 
@@ -233,7 +233,13 @@ impl World {
         let table = self.observed.splits.entry(id(1)).or_default();
         let start = Start::all(StartFrom::At(Timestamp(5)));
         let at = Timestamp(i64::try_from(self.now.as_millis()).unwrap());
-        let merged = merge(table, (CREATION, &listing), (CREATION, &start), &mut self.remembered, at);
+        let merged = merge(
+            table,
+            (CREATION, &listing),
+            First { creation: CREATION, start: &start, due: false },
+            &mut self.remembered,
+            at,
+        );
         let first = table.is_empty();
         for (split, record) in merged.put {
             if !table.contains_key(&split) {

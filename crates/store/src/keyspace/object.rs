@@ -54,6 +54,10 @@ pub struct ObjectRecord {
     /// True once its name is gone: it drains, then its keys go.
     #[serde(default)]
     pub dropping: bool,
+    /// True while the first listing of a source is not wholly in the split table. Whoever leads then completes it, and its
+    /// splits begin where the source's start says (S9).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub listing_due: bool,
 }
 
 /// The kind of this key.
