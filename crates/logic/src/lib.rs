@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod batch;
 pub mod checkpoint;
 pub mod gate;
+mod halves;
 pub mod invariant;
 pub mod lineage;
 pub mod outbox;

@@ -9,7 +9,8 @@
 //!   each key in it may be sent again at once; everything newer of that key waits. That includes later rows of the same
 //!   attempt: destinations take the entries of one request one by one, so an old entry could land alone, after a newer one.
 //! * P8, and `End` as a newer value of every key: [`Outbox::quiet_at`] says when nothing can land any more.
-//! * A request that the destination refused as a whole is halved until the row it refuses stands alone.
+//! * A request that the destination refused as a whole is halved until the row it refuses stands alone; what that costs is
+//!   said in `halves`.
 //!
 //! ```text
 //!           next_request                resolve: delivered
@@ -24,6 +25,7 @@ use std::time::Duration;
 use crate::{
     ack::ChunkId,
     batch::{Fill, Limits},
+    halves::{Half, Halves},
 };
 
 /// How rows depend on each other.
@@ -72,6 +74,8 @@ pub enum Failure {
     Unknown,
     /// The destination looked at it and refused it.
     Refused,
+    /// It was refused at first and landed when it was tried once more, after the rows behind it.
+    Late,
 }
 
 /// What came of a request.
@@ -102,8 +106,8 @@ pub struct Resolved {
 struct Pending {
     seq: u64,
     row: Row,
-    /// Rows of one half of a refused request; zero for all others.
-    group: u32,
+    /// Of a refused request: the half that it is in.
+    half: Half,
     /// Since when it waits for company; `None` once it was sent.
     since: Option<Duration>,
 }
@@ -136,7 +140,7 @@ pub struct Outbox {
     closing: bool,
     next_seq: u64,
     next_request: u64,
-    next_group: u32,
+    halves: Halves,
 }
 
 impl Outbox {
@@ -156,7 +160,7 @@ impl Outbox {
             closing: false,
             next_seq: 0,
             next_request: 0,
-            next_group: 1,
+            halves: Halves::default(),
         }
     }
 
@@ -165,7 +169,7 @@ impl Outbox {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.pending_bytes += u64::from(row.bytes);
-        self.pending.push_back(Pending { seq, row, group: 0, since: Some(now) });
+        self.pending.push_back(Pending { seq, row, half: 0, since: Some(now) });
     }
 
     /// Nothing more is coming: rows no longer wait for company.
@@ -177,6 +181,13 @@ impl Outbox {
     #[must_use]
     pub fn row(&self, id: RequestId, index: usize) -> Option<Row> {
         self.in_flight.get(&id)?.rows.get(index).map(|pending| pending.row)
+    }
+
+    /// Some rows of a request that is under way are sent once more, now: only this attempt can still land.
+    pub fn restart(&mut self, id: RequestId, now: Duration) {
+        if let Some(request) = self.in_flight.get_mut(&id) {
+            request.started = now;
+        }
     }
 
     /// Rows that wait to be sent.
@@ -230,22 +241,35 @@ impl Outbox {
     fn take(&mut self, id: RequestId, limits: &Limits, now: Duration) -> Vec<Pending> {
         let (mut taken, mut passed): (Vec<Pending>, Vec<Pending>) = (Vec::new(), Vec::new());
         let mut fill = Fill::default();
-        while let Some(next) = self.pending.front().copied() {
-            if self.is_held(&next, id, now) {
+        // Keys whose rows are passed over for another reason than `is_held`, and how many rows of the half are still missing.
+        let (mut stuck, mut missing): (HashSet<u64>, usize) = (HashSet::new(), usize::MAX);
+        while missing > 0
+            && let Some(next) = self.pending.front().copied()
+        {
+            let first = taken.first().map_or(next.half, |first| first.half);
+            let key = self.key(&next);
+            let stays = self.halves.waits(next.half) || key.is_some_and(|key| stuck.contains(&key));
+            if !stays && first != next.half && first == 0 {
+                break;
+            }
+            if stays || first != next.half || self.is_held(&next, id, now) {
                 if self.order == Order::Whole {
                     break;
+                }
+                if stays || first != next.half {
+                    stuck.extend(key);
                 }
                 self.pending.pop_front();
                 passed.push(next);
                 continue;
             }
-            let other_group = taken.first().is_some_and(|first| first.group != next.group);
-            if other_group || (taken.is_empty() && self.lingers(&next, limits, now)) {
+            if (taken.is_empty() && self.lingers(&next, limits, now)) || !fill.take(next.row.bytes, limits) {
                 break;
             }
-            if !fill.take(next.row.bytes, limits) {
-                break;
+            if next.half != 0 && taken.is_empty() {
+                missing = self.count_half(next.half);
             }
+            missing -= 1;
             self.pending.pop_front();
             self.pending_bytes -= u64::from(next.row.bytes);
             if self.order == Order::Key {
@@ -257,6 +281,10 @@ impl Outbox {
             self.pending.push_front(held);
         }
         taken
+    }
+
+    fn count_half(&self, half: Half) -> usize {
+        self.pending.iter().filter(|pending| pending.half == half).count()
     }
 
     fn is_held(&self, pending: &Pending, request: RequestId, now: Duration) -> bool {
@@ -289,7 +317,8 @@ impl Outbox {
             }
         }
         let until = started + self.last_breath;
-        match outcome {
+        let half = rows.first().map_or(0, |first| first.half);
+        let resolved = match outcome {
             Outcome::Answered(failed) if failed.is_empty() => {
                 Resolved { done: rows.iter().map(|p| p.row).collect(), ..Resolved::default() }
             }
@@ -304,8 +333,12 @@ impl Outbox {
             Outcome::Refused if rows.len() == 1 => {
                 Resolved { refused: rows.iter().map(|p| p.row).collect(), ..Resolved::default() }
             }
-            Outcome::Refused => self.halve(rows),
+            Outcome::Refused => return self.halve(rows),
+        };
+        if half != 0 {
+            self.tried(half, !resolved.refused.is_empty());
         }
+        resolved
     }
 
     fn answered(&mut self, rows: &[Pending], failed: &[(usize, Failure)], until: Duration) -> Resolved {
@@ -316,6 +349,10 @@ impl Outbox {
             let key = self.key(pending);
             match failed.get(&index) {
                 Some(Failure::Refused) => resolved.refused.push(pending.row),
+                Some(Failure::Late) if !key.is_some_and(|key| stuck.contains(&key)) => {
+                    stuck.extend(key);
+                    resolved.done.push(pending.row);
+                }
                 Some(failure) => {
                     if *failure == Failure::Unknown {
                         self.hold(pending, until);
@@ -357,13 +394,40 @@ impl Outbox {
         }
     }
 
+    /// Refused as a whole: the first half is tried next, the second waits for what comes of it.
     fn halve(&mut self, mut rows: Vec<Pending>) -> Resolved {
-        let half = rows.len() / 2;
-        for (index, pending) in rows.iter_mut().enumerate() {
-            pending.group = self.next_group.wrapping_add(u32::from(index >= half)).max(1);
+        if let Some(free) = rows.first().and_then(|first| self.halves.settle(first.half)) {
+            self.rename(free, usize::MAX, (0, 0));
         }
-        self.next_group = self.next_group.wrapping_add(2).max(1);
+        let (middle, (tried, waits)) = (rows.len() / 2, self.halves.split());
+        for (index, pending) in rows.iter_mut().enumerate() {
+            pending.half = if index < middle { tried } else { waits };
+        }
         self.again(rows)
+    }
+
+    /// A request with rows of a half was answered. Once all of the half has landed, the bad row is in the one that waited.
+    fn tried(&mut self, half: Half, refused: bool) {
+        let under_way = |request: &InFlight| request.rows.iter().any(|p| p.half == half);
+        if !refused && (self.count_half(half) > 0 || self.in_flight.values().any(under_way)) {
+            return;
+        }
+        let Some(waited) = self.halves.settle(half) else { return };
+        match self.count_half(waited) {
+            _ if refused => self.rename(waited, usize::MAX, (0, 0)),
+            0 | 1 => {}
+            rows => {
+                let halves = self.halves.split();
+                self.rename(waited, rows / 2, halves);
+            }
+        }
+    }
+
+    /// The first `count` rows of a half and those behind them get other names.
+    fn rename(&mut self, half: Half, count: usize, (first, rest): (Half, Half)) {
+        for (index, pending) in self.pending.iter_mut().filter(|p| p.half == half).enumerate() {
+            pending.half = if index < count { first } else { rest };
+        }
     }
 
     /// Puts rows back where they were: before everything newer.

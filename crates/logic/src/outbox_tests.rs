@@ -117,17 +117,69 @@ fn an_entry_of_unknown_outcome_holds_back_even_its_neighbour() {
     assert_eq!(next(&mut outbox, BREATH).unwrap().1, [1]);
 }
 
-#[test]
-fn a_refused_request_is_halved_until_the_bad_row_stands_alone() {
-    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 5]);
-    let (mut requests, mut refused) = (0, vec![]);
-    while let Some((id, rows)) = next(&mut outbox, NOW) {
-        requests += 1;
-        let outcome = if rows.contains(&3) { Outcome::Refused } else { Outcome::Answered(vec![]) };
-        refused.extend(indexes(&outbox.resolve(id, &outcome).refused));
+/// Sends everything to a destination that refuses each request with one of these rows in it: the sizes of the requests, and
+/// the rows that were refused alone.
+fn refusing(order: Order, rows: u32, bad: &[u32]) -> (Vec<usize>, Vec<u32>) {
+    let limits = Limits { rows: 512, bytes: u64::MAX, linger: Duration::ZERO };
+    let mut outbox = outbox(order, &(0..u64::from(rows)).collect::<Vec<_>>());
+    let (mut sizes, mut refused, mut done) = (vec![], vec![], HashSet::new());
+    while let Some(request) = outbox.next_request(&limits, NOW) {
+        sizes.push(request.rows.len());
+        let is_bad = request.rows.iter().any(|row| bad.contains(&row.index));
+        let outcome = if is_bad { Outcome::Refused } else { Outcome::Answered(vec![]) };
+        let resolved = outbox.resolve(request.id, &outcome);
+        refused.extend(indexes(&resolved.refused));
+        done.extend(indexes(&resolved.done));
     }
-    assert_eq!(refused, [3]);
-    assert!(requests <= 7, "{requests} requests");
+    assert_eq!((outbox.pending(), done.len() + refused.len()), (0, rows as usize));
+    (sizes, refused)
+}
+
+#[test]
+fn one_bad_row_among_n_costs_log_n_requests_and_one() {
+    for order in [Order::Key, Order::Free, Order::Whole] {
+        for bad in [0, 1, 200, 255, 256, 510, 511] {
+            let (sizes, refused) = refusing(order, 512, &[bad]);
+            assert_eq!(refused, [bad]);
+            // The refused one, nine halves, the row alone, and what was free to go with others in the end.
+            assert!(sizes.len() <= 1 + 9 + 1 + 1, "row {bad}, {order:?}: {sizes:?}");
+        }
+    }
+    assert_eq!(refusing(Order::Key, 512, &[]).0, [512]);
+    let (sizes, refused) = refusing(Order::Key, 512, &[7, 300]);
+    assert_eq!(refused, [7, 300]);
+    assert!(sizes.len() <= 2 * 12, "{sizes:?}");
+    assert_eq!(refusing(Order::Whole, 5, &[0, 1, 2, 3, 4]).1, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn nothing_overtakes_a_half_that_waits() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 3, 4, 4, 5]);
+    let (id, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1, 2, 3, 4]);
+    outbox.resolve(id, &Outcome::Refused);
+    outbox.push(row(6, 4), NOW);
+    let (tried, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1]);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [5], "row 6 has the key of rows 3 and 4");
+    assert!(next(&mut outbox, NOW).is_none());
+    outbox.resolve(tried, &Outcome::NotSent);
+    let (tried, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1], "an outage says nothing of either half");
+    outbox.resolve(tried, &Outcome::Refused);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [0]);
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [2, 3, 4, 6], "the other half goes with what is newer");
+}
+
+#[test]
+fn a_row_that_landed_late_is_followed_by_the_rows_behind_it_once_more() {
+    let mut outbox = outbox(Order::Key, &[1, 2, 1, 1, 2]);
+    let (id, _) = next(&mut outbox, NOW).unwrap();
+    outbox.restart(id, Duration::from_secs(2));
+    let resolved = outbox.resolve(id, &Outcome::Answered(vec![(0, Failure::Late), (4, Failure::Unknown)]));
+    assert_eq!((indexes(&resolved.done), resolved.again), (vec![0, 1], 3));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [2, 3, 4]);
+    assert_eq!(outbox.quiet_at(), Duration::from_secs(2) + BREATH, "counted from the last attempt");
 }
 
 #[test]
@@ -155,6 +207,8 @@ enum Fate {
         delay: u64,
     },
     Nothing,
+    /// Entries whose bit is set are refused at first and land when they are tried once more.
+    Late(u32),
     /// Nobody says; entries of the mask land after the delay, each or not at all.
     Unknown {
         land: u32,
@@ -168,6 +222,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         2 => (any::<u32>(), any::<u32>(), any::<u32>(), 0_u64..6000)
             .prop_map(|(fail, unknown, late, delay)| Fate::Some { fail, unknown, late, delay }),
         1 => Just(Fate::Nothing),
+        1 => any::<u32>().prop_map(Fate::Late),
         3 => (any::<u32>(), 0_u64..6000).prop_map(|(land, delay)| Fate::Unknown { land, delay }),
     ]
 }
@@ -184,18 +239,28 @@ struct Landed {
 struct World {
     landed: Vec<Landed>,
     done: HashSet<u32>,
+    /// Rows that make it refuse the whole request.
+    bad: HashSet<u32>,
 }
 
 impl World {
     fn land(&mut self, at: u64, rows: &[Row], which: impl Fn(usize) -> bool) {
         let beside = indexes(rows);
-        let landing = rows.iter().enumerate().filter(|(i, _)| which(*i));
-        self.landed.extend(landing.map(|(_, row)| Landed { at, row: *row, beside: beside.clone() }));
+        let landing = rows.iter().enumerate().filter(|(i, row)| which(*i) && !self.bad.contains(&row.index));
+        let landing: Vec<_> = landing.collect();
+        self.landed.extend(landing.into_iter().map(|(_, row)| Landed {
+            at,
+            row: *row,
+            beside: beside.clone(),
+        }));
     }
 
     fn answer(&mut self, now: u64, started: u64, rows: &[Row], fate: &Fate) -> Outcome {
         let bit = |mask: u32, i: usize| mask >> (i % 32) & 1 == 1;
+        let refuses = matches!(fate, Fate::Take | Fate::Some { .. } | Fate::Late(_))
+            && rows.iter().any(|row| self.bad.contains(&row.index));
         match *fate {
+            _ if refuses => Outcome::Refused,
             Fate::Take => {
                 self.land(now, rows, |_| true);
                 Outcome::Answered(vec![])
@@ -210,6 +275,12 @@ impl World {
                 Outcome::Answered(failed.collect())
             }
             Fate::Nothing => Outcome::NotSent,
+            Fate::Late(late) => {
+                self.land(now, rows, |i| !bit(late, i));
+                self.land(now + 1, rows, |i| bit(late, i));
+                let late = (0..rows.len()).filter(|i| bit(late, *i));
+                Outcome::Answered(late.map(|i| (i, Failure::Late)).collect())
+            }
             Fate::Unknown { land, delay } => {
                 self.land(started + delay, rows, |i| bit(land, i));
                 Outcome::Unknown
@@ -224,22 +295,23 @@ impl World {
         let mut landed: HashSet<u32> = HashSet::new();
         let mut last: HashMap<u64, u32> = HashMap::new();
         for Landed { at, row, beside } in &self.landed {
-            let older = (0..row.index).filter(|i| keys[*i as usize] == row.key);
+            let older = (0..row.index).filter(|i| keys[*i as usize] == row.key && !self.bad.contains(i));
             let skipped: Vec<u32> = older.filter(|i| !landed.contains(i) && !beside.contains(i)).collect();
             assert!(skipped.is_empty(), "{row:?} landed at {at} before {skipped:?}");
             landed.insert(row.index);
             last.insert(row.key, row.index);
         }
         for (key, row) in last {
-            let newest = keys.iter().rposition(|k| *k == key).unwrap();
-            assert_eq!(row as usize, newest, "an old value of key {key} landed last");
+            let is_good = |i: &u32| keys[*i as usize] == key && !self.bad.contains(i);
+            let newest = (0..u32::try_from(keys.len()).unwrap()).rev().find(is_good);
+            assert_eq!(Some(row), newest, "an old value of key {key} landed last");
         }
     }
 }
 
-fn run(order: Order, keys: &[u64], fates: &[Fate], picks: &[usize]) {
+fn run(order: Order, keys: &[u64], fates: &[Fate], picks: &[usize], bad: &HashSet<u32>) {
     let mut outbox = outbox(order, keys);
-    let (mut world, mut now) = (World::default(), 0_u64);
+    let (mut world, mut now) = (World { bad: bad.clone(), ..World::default() }, 0_u64);
     let (mut fates, mut picks) = (fates.iter(), picks.iter().cycle());
     let mut open: Vec<(u64, Request)> = vec![];
     let at = Duration::from_millis;
@@ -260,6 +332,10 @@ fn run(order: Order, keys: &[u64], fates: &[Fate], picks: &[usize]) {
         let outcome = world.answer(now, started, &request.rows, fates.next().unwrap_or(&Fate::Take));
         let resolved = outbox.resolve(request.id, &outcome);
         world.done.extend(resolved.done.iter().map(|r| r.index));
+        for row in resolved.refused {
+            assert!(world.bad.contains(&row.index), "{row:?} is good");
+            world.done.insert(row.index);
+        }
         now += 10;
     }
     assert_eq!((outbox.pending(), outbox.in_flight()), (0, 0));
@@ -281,8 +357,9 @@ proptest! {
         fates in prop::collection::vec(fate(), 0..40),
         picks in prop::collection::vec(0_usize..3, 1..20),
         order in prop_oneof![4 => Just(Order::Key), 2 => Just(Order::Whole), 1 => Just(Order::Free)],
+        bad in prop_oneof![2 => Just(HashSet::new()), 3 => prop::collection::hash_set(0_u32..40, 0..5)],
     ) {
         let keys = if order == Order::Whole { vec![0; keys.len()] } else { keys };
-        run(order, &keys, &fates, &picks);
+        run(order, &keys, &fates, &picks, &bad);
     }
 }
