@@ -110,7 +110,7 @@ pub fn registry() -> Registry {
         options: OPTIONS,
         formats: &[(Format::Plain, Encode::Json)],
         include: &[(IncludeKind::Key, "_key")],
-        build: build_source,
+        build: Arc::new(build_source),
     });
     registry.add_sink(SinkKind {
         name: "fake",
@@ -119,7 +119,7 @@ pub fn registry() -> Registry {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: std::time::Duration::ZERO },
-        build: build_sink,
+        build: Arc::new(build_sink),
     });
     registry
 }

@@ -120,7 +120,7 @@ pub fn registry() -> Registry {
         options: &[],
         formats: &[(Format::Plain, Encode::Bytes)],
         include: &[],
-        build: build_source,
+        build: Arc::new(build_source),
     });
     registry.add_sink(SinkKind {
         name: "fake",
@@ -129,7 +129,7 @@ pub fn registry() -> Registry {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: std::time::Duration::ZERO },
-        build: build_sink,
+        build: Arc::new(build_sink),
     });
     registry
 }

@@ -7,7 +7,7 @@ use model::{Encode, Format, IncludeKind, Options, SinkSpec, SourceSpec};
 use crate::{BatchLimits, KeyRule, OptionDef, OptionError, Sink, SinkCommon, Source};
 
 /// A kind of source: what `CREATE SOURCE … WITH (connector = 'name')` may say, and how one is made.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct SourceKind {
     /// The value of `connector`.
     pub name: &'static str,
@@ -18,14 +18,18 @@ pub struct SourceKind {
     /// The metadata columns it has, each with its default name.
     pub include: &'static [(IncludeKind, &'static str)],
     /// Checks the options and makes the source. No I/O: connections are made at the first call.
-    pub build: fn(&SourceSpec) -> Result<Arc<dyn Source>, OptionError>,
+    pub build: BuildSource,
 }
 
-/// Checks the options (the connector's own, second argument) and makes the sink. No I/O.
-pub type BuildSink = fn(&SinkSpec, &Options) -> Result<Arc<dyn Sink>, OptionError>;
+/// Checks the options and makes the source. It may hold what all sources of its kind share. No I/O.
+pub type BuildSource = Arc<dyn Fn(&SourceSpec) -> Result<Arc<dyn Source>, OptionError> + Send + Sync>;
+
+/// Checks the options (the connector's own, second argument) and makes the sink. It may hold what all sinks of its kind
+/// share. No I/O.
+pub type BuildSink = Arc<dyn Fn(&SinkSpec, &Options) -> Result<Arc<dyn Sink>, OptionError> + Send + Sync>;
 
 /// A kind of sink: what `CREATE SINK … WITH (connector = 'name')` may say, and how one is made.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct SinkKind {
     /// The value of `connector`.
     pub name: &'static str,

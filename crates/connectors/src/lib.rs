@@ -5,6 +5,7 @@ mod aws;
 pub mod sink;
 pub mod source;
 
+pub use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::Registry;
 
 /// Adds every connector that is built in.

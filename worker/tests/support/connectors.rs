@@ -140,10 +140,10 @@ pub fn registry() -> Registry {
         options: NAME,
         formats: &[(Format::Plain, Encode::Bytes)],
         include: &[],
-        build: |spec| {
+        build: Arc::new(|spec: &SourceSpec| {
             let last = spec.options.get("last").map_or(u64::MAX, |n| n.parse().unwrap());
             Ok(Arc::new(Counting { ledger: ledger(spec.options.get("ledger").unwrap()), last }))
-        },
+        }),
     });
     registry.add_sink(SinkKind {
         name: "keeping",
@@ -152,7 +152,9 @@ pub fn registry() -> Registry {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 100, bytes: 1 << 20, linger: Duration::ZERO },
-        build: |spec, _| Ok(Arc::new(Keeping(ledger(spec.options.get("ledger").unwrap())))),
+        build: Arc::new(|spec: &SinkSpec, _: &Options| {
+            Ok(Arc::new(Keeping(ledger(spec.options.get("ledger").unwrap()))))
+        }),
     });
     registry
 }

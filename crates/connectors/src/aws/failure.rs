@@ -1,7 +1,7 @@
 //! What an error of the service, or on the way to it, asks of the caller. The one place where AWS error codes become an
 //! [`ErrorKind`]. Codes: <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html> and each operation's page.
 
-use std::{error::Error as StdError, time::Instant};
+use std::{error::Error as StdError, io, time::Instant};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
@@ -124,6 +124,9 @@ where
     chain(connector).any(|cause| {
         if let Some(client) = cause.downcast_ref::<hyper_util::client::legacy::Error>() {
             return client.is_connect();
+        }
+        if let Some(refused) = cause.downcast_ref::<io::Error>() {
+            return refused.kind() == io::ErrorKind::ConnectionRefused;
         }
         let text = cause.to_string();
         text.contains("HTTP connect timeout") || text.contains("failed to lookup address")

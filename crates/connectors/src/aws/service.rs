@@ -7,7 +7,7 @@ use std::{
         Arc, LazyLock, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
@@ -15,18 +15,19 @@ use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_kinesis::{
     Client,
     config::{
-        ConfigBag, IdentityCache, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
-        interceptors::BeforeDeserializationInterceptorContextRef,
+        ConfigBag, IdentityCache, Intercept, RuntimeComponents, SharedHttpClient, SharedIdentityCache,
+        StalledStreamProtectionConfig, interceptors::BeforeDeserializationInterceptorContextRef,
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
 };
 use connector::Result;
 use opentelemetry::{KeyValue, metrics::Counter};
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 use super::{
     Access,
+    access::Keys,
     failure::{Failure, failure},
 };
 
@@ -57,14 +58,16 @@ struct Endpoint {
 pub(crate) struct Service {
     access: Access,
     bulk_limit: Duration,
+    http: Option<SharedHttpClient>,
     endpoints: OnceCell<Vec<Endpoint>>,
     current: AtomicUsize,
 }
 
 impl Service {
-    /// Nothing happens before the first call. `bulk_limit` is the time one bulk call may take.
-    pub(crate) fn new(access: Access, bulk_limit: Duration) -> Self {
-        Self { access, bulk_limit, endpoints: OnceCell::new(), current: AtomicUsize::new(0) }
+    /// Nothing happens before the first call. `bulk_limit` is the time one bulk call may take; `http` replaces the SDK's own
+    /// client.
+    pub(crate) fn new(access: Access, bulk_limit: Duration, http: Option<SharedHttpClient>) -> Self {
+        Self { access, bulk_limit, http, endpoints: OnceCell::new(), current: AtomicUsize::new(0) }
     }
 
     /// Which stream, where, and as whom.
@@ -136,7 +139,7 @@ impl Service {
                 count(operation, "ok");
                 return Ok(answer);
             }
-            Err(error) => failure(&what(), endpoint.url.as_deref(), error, began),
+            Err(error) => failure(&what(), endpoint.url.as_deref(), error, began.into_std()),
         };
         count(operation, failure.error.vendor_code().unwrap_or(failure.error.kind().as_str()));
         if failure.unreached {
@@ -183,28 +186,10 @@ impl Service {
 
     async fn load(&self) -> SdkConfig {
         let access = &self.access;
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(access.region.clone()))
-            .retry_config(RetryConfig::disabled())
-            // Time limits are set above; a slow but moving 10 MiB answer is no error.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(self.timeouts(access.limits.attempt))
-            // One cache, so that the clients of one source do not each ask for credentials.
-            .identity_cache(IdentityCache::lazy().load_timeout(access.limits.attempt).build());
-        if let Some(profile) = &access.profile {
-            loader = loader.profile_name(profile);
-        }
-        if let Some(keys) = &access.keys {
-            let token = keys.token.as_ref().map(|t| t.expose_secret().to_owned());
-            loader = loader.credentials_provider(Credentials::new(
-                &keys.id,
-                keys.secret.expose_secret(),
-                token,
-                None,
-                "options",
-            ));
-        }
-        let config = loader.load().await;
+        let config = match (&self.http, &access.keys) {
+            (Some(http), Some(keys)) => self.bare(http, keys),
+            _ => self.surroundings().await,
+        };
         let Some(role) = &access.role else { return config };
         let mut sts = config.clone().into_builder();
         sts.set_endpoint_url(access.sts_endpoint.clone());
@@ -217,6 +202,52 @@ impl Service {
         let provider = SharedCredentialsProvider::new(provider.build().await);
         config.into_builder().credentials_provider(provider).build()
     }
+
+    /// Whoever brings the network and the keys depends on nothing outside: neither files nor variables are read.
+    fn bare(&self, http: &SharedHttpClient, keys: &Keys) -> SdkConfig {
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(self.access.region.clone()))
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(self.timeouts(self.access.limits.attempt))
+            .identity_cache(self.identity_cache())
+            .credentials_provider(SharedCredentialsProvider::new(credentials(keys)))
+            .http_client(http.clone())
+            .build()
+    }
+
+    /// One cache, so that the clients of one source do not each ask for credentials.
+    fn identity_cache(&self) -> SharedIdentityCache {
+        IdentityCache::lazy().load_timeout(self.access.limits.attempt).build()
+    }
+
+    /// What the options, the environment and the profile files of this process say together.
+    async fn surroundings(&self) -> SdkConfig {
+        let access = &self.access;
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(access.region.clone()))
+            .retry_config(RetryConfig::disabled())
+            // Time limits are set above; a slow but moving 10 MiB answer is no error.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(self.timeouts(access.limits.attempt))
+            .identity_cache(self.identity_cache());
+        if let Some(profile) = &access.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(keys) = &access.keys {
+            loader = loader.credentials_provider(credentials(keys));
+        }
+        if let Some(http) = &self.http {
+            loader = loader.http_client(http.clone());
+        }
+        loader.load().await
+    }
+}
+
+fn credentials(keys: &Keys) -> Credentials {
+    let token = keys.token.as_ref().map(|token| token.expose_secret().to_owned());
+    Credentials::new(&keys.id, keys.secret.expose_secret(), token, None, "options")
 }
 
 fn count(operation: &'static str, code: &str) {

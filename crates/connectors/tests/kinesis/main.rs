@@ -5,6 +5,7 @@
 
 mod credentials;
 mod fake;
+mod over;
 mod server;
 mod sink;
 mod source;
@@ -58,7 +59,11 @@ fn clause(encode: Encode, key_encode: Option<Encode>) -> FormatClause {
 }
 
 fn source_of(options: Options) -> Arc<dyn Source> {
-    let spec = SourceSpec {
+    registry().build_source(&source_spec(options)).expect("the options are right")
+}
+
+fn source_spec(options: Options) -> SourceSpec {
+    SourceSpec {
         id: ObjectId::from_parts(1, 1),
         name: "clicks".into(),
         connector: "kinesis".into(),
@@ -72,8 +77,7 @@ fn source_of(options: Options) -> Arc<dyn Source> {
         creation: Creation(0),
         created_at: Timestamp(0),
         revision: 1,
-    };
-    registry().build_source(&spec).expect("the options are right")
+    }
 }
 
 /// A fast source: the quota of a real shard would make the tests wait.

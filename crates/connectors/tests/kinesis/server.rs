@@ -205,7 +205,7 @@ async fn pass_unless_away(State(outage): State<Arc<AtomicBool>>, request: Reques
 #[async_trait]
 impl suite::sink::Destination for Server {
     fn kind(&self) -> SinkKind {
-        *registry().sink("kinesis").unwrap()
+        registry().sink("kinesis").unwrap().clone()
     }
     fn options(&self) -> Options {
         options(&self.endpoint, &self.stream, &[])

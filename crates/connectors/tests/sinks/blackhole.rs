@@ -13,7 +13,7 @@ impl suite::Destination for Fixture {
     fn kind(&self) -> SinkKind {
         let mut registry = Registry::new();
         blackhole::register(&mut registry);
-        *registry.sink("blackhole").unwrap()
+        registry.sink("blackhole").unwrap().clone()
     }
 
     fn options(&self) -> Options {

@@ -38,7 +38,7 @@ impl suite::Destination for Fixture {
     fn kind(&self) -> SinkKind {
         let mut registry = Registry::new();
         file::register(&mut registry);
-        *registry.sink("file").unwrap()
+        registry.sink("file").unwrap().clone()
     }
 
     fn options(&self) -> Options {

@@ -144,7 +144,7 @@ fn run() -> Run {
 #[async_trait]
 impl suite::Destination for Fixture {
     fn kind(&self) -> SinkKind {
-        *registry().sink("kafka").unwrap()
+        registry().sink("kafka").unwrap().clone()
     }
 
     fn options(&self) -> Options {

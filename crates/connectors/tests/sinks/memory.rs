@@ -31,7 +31,7 @@ impl suite::Destination for Fixture {
     fn kind(&self) -> SinkKind {
         let mut registry = Registry::new();
         memory::register(&mut registry);
-        *registry.sink("memory").unwrap()
+        registry.sink("memory").unwrap().clone()
     }
 
     fn options(&self) -> Options {

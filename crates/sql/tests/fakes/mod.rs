@@ -7,7 +7,9 @@ use connector::{
     BatchLimits, Capability, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind, Reader, Registry,
     Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
-use model::{Encode, Format, IncludeKind, Position, SourceSpec, SplitId, Start, TaskId};
+use model::{
+    Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, SplitId, Start, TaskId,
+};
 use shardwright_sql as sql;
 use sql::{BoundSink, BoundSource, Statement};
 
@@ -73,10 +75,10 @@ pub fn registry() -> Registry {
             (IncludeKind::Timestamp, "_rw_kinesis_timestamp"),
             (IncludeKind::Payload, "_rw_kinesis_payload"),
         ],
-        build: |spec| {
+        build: Arc::new(|spec: &SourceSpec| {
             Reader::new(&spec.options, KINESIS)?.required("stream")?;
             Ok(Arc::new(Nothing))
-        },
+        }),
     });
     registry.add_sink(SinkKind {
         name: "kinesis",
@@ -85,10 +87,10 @@ pub fn registry() -> Registry {
         format_required: true,
         key: KeyRule::Required("kinesis sink requires partition key (please define in `primary_key` field)"),
         limits: LIMITS,
-        build: |_, own| {
+        build: Arc::new(|_: &SinkSpec, own: &Options| {
             Reader::new(own, KINESIS)?.required("stream")?;
             Ok(Arc::new(Nothing))
-        },
+        }),
     });
     registry.add_sink(SinkKind {
         name: "void",
@@ -97,10 +99,10 @@ pub fn registry() -> Registry {
         format_required: false,
         key: KeyRule::Optional,
         limits: LIMITS,
-        build: |_, own| {
+        build: Arc::new(|_: &SinkSpec, own: &Options| {
             Reader::new(own, &[])?;
             Ok(Arc::new(Nothing))
-        },
+        }),
     });
     registry
 }

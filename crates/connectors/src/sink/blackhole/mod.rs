@@ -34,7 +34,7 @@ pub fn register(registry: &mut Registry) {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 10_000, bytes: 4 << 20, linger: Duration::ZERO },
-        build,
+        build: Arc::new(build),
     });
 }
 

@@ -44,7 +44,7 @@ pub fn register(registry: &mut Registry) {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 10_000, bytes: 4 << 20, linger: Duration::from_millis(50) },
-        build,
+        build: Arc::new(build),
     });
 }
 

@@ -48,7 +48,7 @@ pub fn register(registry: &mut Registry) {
         format_required: true,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 5_000, bytes: 4 << 20, linger: Duration::from_millis(10) },
-        build,
+        build: Arc::new(build),
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::{primitives::Blob, types::PutRecordsRequestEntry};
+use aws_sdk_kinesis::{config::SharedHttpClient, primitives::Blob, types::PutRecordsRequestEntry};
 use bytes::Bytes;
 use connector::{Error, ErrorKind, Result};
 use tokio::{sync::Mutex, time::Instant};
@@ -40,8 +40,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { service: Service::new(config.access.clone(), config.attempt), record_max: Mutex::new(None) }
+    pub(crate) fn new(config: &Config, http: Option<SharedHttpClient>) -> Self {
+        let service = Service::new(config.access.clone(), config.attempt, http);
+        Self { service, record_max: Mutex::new(None) }
     }
 
     /// The stream's name, for messages.

@@ -21,6 +21,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::{
     BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run, Sink, SinkKind,
     SinkWriter,
@@ -35,6 +36,12 @@ pub const NAME: &str = "kinesis";
 
 /// Adds the sink to the registry.
 pub fn register(registry: &mut Registry) {
+    register_over(registry, None);
+}
+
+/// Adds the sink to the registry; with `http`, every call to AWS goes through it and nothing is read from the environment of
+/// the process if keys are given.
+pub fn register_over(registry: &mut Registry, http: Option<SharedHttpClient>) {
     registry.add_sink(SinkKind {
         name: NAME,
         options: &config::OPTIONS,
@@ -46,15 +53,20 @@ pub fn register(registry: &mut Registry) {
             bytes: writer::REQUEST_BYTES,
             linger: Duration::from_millis(50),
         },
-        build,
+        build: Arc::new(move |spec: &SinkSpec, options: &Options| build(spec, options, http.clone())),
     });
 }
 
-fn build(spec: &SinkSpec, options: &Options) -> Result<Arc<dyn Sink>, OptionError> {
+fn build(
+    spec: &SinkSpec,
+    options: &Options,
+    http: Option<SharedHttpClient>,
+) -> Result<Arc<dyn Sink>, OptionError> {
     let config = Config::read(options)?;
     // An encoder is made here once, so that a clause that cannot be carried out is refused before anything runs.
     MessageEncoder::new(spec).map_err(|e| OptionError::config(e.to_string()))?;
-    let shared = Shared { client: Client::new(&config), attempt: config.attempt, sink: spec.name.clone() };
+    let shared =
+        Shared { client: Client::new(&config, http), attempt: config.attempt, sink: spec.name.clone() };
     Ok(Arc::new(Kinesis { shared: Arc::new(shared), spec: spec.clone() }))
 }
 

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
 use model::Batch;
 use opentelemetry::{KeyValue, metrics::Counter};
+use tokio::time::Instant;
 
 use super::{
     Shared,
@@ -176,7 +177,7 @@ async fn put(shared: &Shared, entries: Vec<Entry>, left: Duration, began: Instan
             shared.attempt
         );
         let error = Error::new(ErrorKind::Unavailable, text);
-        if ambiguous { error.ambiguous_since(began) } else { error }
+        if ambiguous { error.ambiguous_since(began.into_std()) } else { error }
     };
     if left.is_zero() {
         return Err(timed_out(false));

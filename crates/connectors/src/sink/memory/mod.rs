@@ -37,7 +37,7 @@ pub fn register(registry: &mut Registry) {
         format_required: false,
         key: KeyRule::Optional,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: Duration::from_millis(5) },
-        build,
+        build: Arc::new(build),
     });
 }
 

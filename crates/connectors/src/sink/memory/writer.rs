@@ -1,11 +1,12 @@
 //! Batches to memory, through whatever fault comes next.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
 use model::{Batch, Epoch, SplitId};
+use tokio::time::Instant;
 
 use super::client::{Fault, Memory, Stored, told_to};
 
@@ -60,7 +61,7 @@ impl SinkWriter for Writer {
                 Fault::Error(kind) => return Err(told_to(kind)),
                 Fault::Ambiguous => {
                     memory.store(messages);
-                    return Err(told_to(ErrorKind::Unavailable).ambiguous_since(began));
+                    return Err(told_to(ErrorKind::Unavailable).ambiguous_since(began.into_std()));
                 }
                 Fault::Delay(time) => tokio::time::sleep(time).await,
                 Fault::Pass | Fault::Rows(..) => {}

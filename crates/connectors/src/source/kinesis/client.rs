@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::{
+    config::SharedHttpClient,
     primitives::DateTime,
     types::{Shard, ShardIteratorType},
 };
@@ -47,10 +48,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, http: Option<SharedHttpClient>) -> Self {
         let limits = &config.access.limits;
         let read = if limits.attempt_given { limits.attempt } else { READ_ATTEMPT };
-        Self { service: Service::new(config.access.clone(), read) }
+        Self { service: Service::new(config.access.clone(), read, http) }
     }
 
     /// The stream's name, for messages.

@@ -31,6 +31,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::{Error, ErrorKind, Listing, OptionError, Registry, Result, Source, SourceKind, SplitReader};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
@@ -58,6 +59,12 @@ const LOOKUPS: usize = 16;
 
 /// Adds the source to the registry.
 pub fn register(registry: &mut Registry) {
+    register_over(registry, None);
+}
+
+/// Adds the source to the registry; with `http`, every call to AWS goes through it and nothing is read from the environment
+/// of the process if keys are given.
+pub fn register_over(registry: &mut Registry, http: Option<SharedHttpClient>) {
     registry.add_source(SourceKind {
         name: NAME,
         options: &OPTIONS,
@@ -69,13 +76,13 @@ pub fn register(registry: &mut Registry) {
             (IncludeKind::Timestamp, "_rw_kinesis_timestamp"),
             (IncludeKind::Payload, "_rw_kinesis_payload"),
         ],
-        build,
+        build: Arc::new(move |spec: &SourceSpec| build(spec, http.clone())),
     });
 }
 
-fn build(spec: &SourceSpec) -> Result<Arc<dyn Source>, OptionError> {
+fn build(spec: &SourceSpec, http: Option<SharedHttpClient>) -> Result<Arc<dyn Source>, OptionError> {
     let config = Config::read(&spec.options)?;
-    let client = Client::new(&config);
+    let client = Client::new(&config, http);
     let shared = Arc::new(Shared { client, config, seen: tokio::sync::Mutex::new(None) });
     Ok(Arc::new(Kinesis { shared, paces: Mutex::new(HashMap::new()) }))
 }
