@@ -5,6 +5,9 @@
 pub struct Capability {
     /// Rows of one key, written one request after the other, are read in that order (I10).
     pub ordered: bool,
+    /// May take one row of a request and not an earlier one (partial failures): the worker then never puts two rows of one key
+    /// into one request.
+    pub piecemeal: bool,
     /// The same batch twice is there once.
     pub idempotent: bool,
     /// Remembers positions together with the data: `resume_from` overrides the checkpoint.

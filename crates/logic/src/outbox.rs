@@ -33,6 +33,9 @@ use crate::{
 pub enum Order {
     /// Rows of one key stay in order; `Row::key` says which.
     Key,
+    /// The same, and no two rows of one key share a request: for destinations that may take one entry of a request and not an
+    /// earlier one.
+    Single,
     /// All rows are one key.
     Whole,
     /// Rows are sent as they come.
@@ -48,7 +51,7 @@ pub struct Row {
     pub index: u32,
     /// Its size.
     pub bytes: u32,
-    /// Hash of its key; only looked at under [`Order::Key`].
+    /// Hash of its key; only looked at under [`Order::Key`] and [`Order::Single`].
     pub key: u64,
 }
 
@@ -272,7 +275,7 @@ impl Outbox {
             missing -= 1;
             self.pending.pop_front();
             self.pending_bytes -= u64::from(next.row.bytes);
-            if self.order == Order::Key {
+            if self.is_keyed() {
                 self.keys_in_flight.insert(next.row.key, id);
             }
             taken.push(next);
@@ -291,9 +294,10 @@ impl Outbox {
         let key = match self.order {
             Order::Free => return false,
             Order::Whole => 0,
-            Order::Key => pending.row.key,
+            Order::Key | Order::Single => pending.row.key,
         };
-        let elsewhere = self.keys_in_flight.get(&key).is_some_and(|other| *other != request);
+        let apart = self.order == Order::Single;
+        let elsewhere = self.keys_in_flight.get(&key).is_some_and(|other| apart || *other != request);
         let ambiguous = || {
             let holds = self.holds.get(&key).map_or(&[][..], Vec::as_slice);
             holds.iter().any(|hold| pending.seq > hold.upto && hold.until > now)
@@ -311,7 +315,7 @@ impl Outbox {
     /// Says what came of a request. Rows to be sent again are pending at their old place.
     pub fn resolve(&mut self, id: RequestId, outcome: &Outcome) -> Resolved {
         let Some(InFlight { rows, started }) = self.in_flight.remove(&id) else { return Resolved::default() };
-        if self.order == Order::Key {
+        if self.is_keyed() {
             for pending in &rows {
                 self.keys_in_flight.remove(&pending.row.key);
             }
@@ -371,8 +375,12 @@ impl Outbox {
         match self.order {
             Order::Free => None,
             Order::Whole => Some(0),
-            Order::Key => Some(pending.row.key),
+            Order::Key | Order::Single => Some(pending.row.key),
         }
+    }
+
+    fn is_keyed(&self) -> bool {
+        matches!(self.order, Order::Key | Order::Single)
     }
 
     /// An attempt that carried this row may land until `until`: newer rows of its key wait.

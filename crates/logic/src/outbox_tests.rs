@@ -48,6 +48,19 @@ fn a_later_entry_of_a_failed_key_is_sent_again_after_it() {
 }
 
 #[test]
+fn a_piecemeal_destination_never_gets_two_rows_of_a_key_in_one_request() {
+    let mut outbox = outbox(Order::Single, &[1, 2, 1, 3, 2, 1]);
+    let (first, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [0, 1, 3]);
+    assert!(next(&mut outbox, NOW).is_none());
+    outbox.resolve(first, &Outcome::Answered(vec![(1, Failure::Again)]));
+    let (second, rows) = next(&mut outbox, NOW).unwrap();
+    assert_eq!(rows, [1, 2], "the failed row before what is newer of its key");
+    outbox.resolve(second, &Outcome::Answered(vec![]));
+    assert_eq!(next(&mut outbox, NOW).unwrap().1, [4, 5]);
+}
+
+#[test]
 fn without_order_only_the_failed_entry_goes_again_whatever_its_key() {
     let mut outbox = outbox(Order::Free, &[1, 2, 3, 2, 5]);
     let (id, _) = next(&mut outbox, NOW).unwrap();

@@ -221,7 +221,7 @@ impl Stage {
 
     fn hash_keys(&mut self, chunk: &mut Chunk) -> Result<(), Failure> {
         let Some(batch) = &chunk.batch else { return Ok(()) };
-        if self.job.sink.order() != Order::Key {
+        if !matches!(self.job.sink.order(), Order::Key | Order::Single) {
             return Ok(());
         }
         let config =

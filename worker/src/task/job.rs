@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use connector::{Sink, SinkCommon, Source};
 use logic::outbox::Order;
-use model::{Epoch, Position, SinkSpec, SourceSpec, TaskId};
+use model::{Epoch, Position, SinkSpec, SourceSpec, TaskId, Timestamp};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -35,6 +35,7 @@ impl BuiltSink {
         match self.common.ordering {
             connector::Ordering::None => Order::Free,
             connector::Ordering::Key if self.spec.primary_key.is_empty() => Order::Whole,
+            connector::Ordering::Key if self.sink.capability().piecemeal => Order::Single,
             connector::Ordering::Key => Order::Key,
         }
     }
@@ -56,6 +57,8 @@ pub(crate) struct Job {
     pub(crate) task: TaskId,
     pub(crate) epoch: Epoch,
     pub(crate) start: Position,
+    /// The last moment at which everything in the split had been delivered.
+    pub(crate) caught_up_at: Option<Timestamp>,
     /// Before it the run writes and acks nothing (P10).
     pub(crate) gate: Instant,
     pub(crate) source: Arc<BuiltSource>,

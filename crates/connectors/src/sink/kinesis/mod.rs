@@ -85,7 +85,7 @@ struct Kinesis {
 #[async_trait]
 impl Sink for Kinesis {
     fn capability(&self) -> Capability {
-        Capability { ordered: true, ..Capability::default() }
+        Capability { ordered: true, piecemeal: true, ..Capability::default() }
     }
 
     async fn validate(&self) -> Result<()> {
