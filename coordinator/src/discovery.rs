@@ -16,7 +16,7 @@ use std::{
 
 use connector::{Listing, Source};
 use logic::lineage::{self, Merge, Remembered};
-use model::{ObjectId, SourceSpec, SplitId, SplitRecord};
+use model::{ObjectId, Position, SourceSpec, SplitId, SplitRecord, StartFrom};
 use opentelemetry::KeyValue;
 use store::{Guard, ObjectKey, ObjectRecord, SplitKey, Write};
 use tokio::{sync::Notify, task::JoinSet};
@@ -274,6 +274,22 @@ async fn put(term: &Term, spec: &SourceSpec, records: &[(SplitId, SplitRecord)])
     }
 }
 
+/// What may be missing, in words: the range of positions, and of time where it is known.
+fn missing(loss: &lineage::Loss) -> String {
+    let after = match &loss.delivered {
+        Some(Position::After(cursor)) => format!("everything after {}", cursor.offset()),
+        Some(Position::Start(StartFrom::AtCursor(cursor))) => {
+            format!("everything from {} on", cursor.offset())
+        }
+        Some(Position::Start(StartFrom::At(at))) => format!("everything from {at} on"),
+        _ => "everything in it".to_owned(),
+    };
+    match loss.caught_up_at {
+        Some(at) => format!("{after} that arrived after {at}"),
+        None => after,
+    }
+}
+
 fn tell_gone(term: &Term, spec: &SourceSpec, gone: &[SplitId]) {
     if gone.is_empty() {
         return;
@@ -287,8 +303,9 @@ fn tell_gone(term: &Term, spec: &SourceSpec, gone: &[SplitId]) {
     for loss in lineage::losses(&state.memory.desired, &state.memory.observed, spec.id, gone) {
         let sink = state.memory.sink(loss.sink).map_or("", |sink| sink.name.as_str());
         let message = format!(
-            "split `{}` is gone before sink `{sink}` was through with it: records may be lost",
-            loss.split
+            "split `{}` is gone before sink `{sink}` was through with it: {} may be lost",
+            loss.split,
+            missing(&loss)
         );
         let labels = [("source", spec.name.as_str()), ("sink", sink), ("split", loss.split.name())];
         term.events.tell(Level::Error, "data_loss", message, &labels);

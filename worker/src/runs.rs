@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Epoch, ObjectId, Position, TaskId};
+use model::{Epoch, ObjectId, Position, TaskId, Timestamp};
 use proto::v1;
 use tokio::{
     sync::{Notify, watch},
@@ -170,6 +170,7 @@ impl Runs {
             epoch,
             shown: Shown::new(start.clone(), Arc::clone(&self.wake)),
             start,
+            caught_up_at: run.caught_up_at_ms.map(Timestamp),
             gate: at + run.gate.map(from_wire).unwrap_or_default(),
             source,
             sink,

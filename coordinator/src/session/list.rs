@@ -72,6 +72,11 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
         start: Some(proto::position_to_wire(&run.start)),
         gate: Some(to_wire(run.gate)),
         readers: *readers,
+        caught_up_at_ms: memory
+            .observed
+            .checkpoints
+            .get(&run.task)
+            .and_then(|c| Some(c.value.caught_up_at?.0)),
     });
     let stop = list.stop.iter().map(|stop| v1::StopTask {
         task: Some((&stop.task).into()),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     fake_source::{self, open, ranged},
-    fake_worker::{FakeWorker, Manner::Obedient, Manner::Stubborn},
+    fake_worker::{FakeWorker, Manner::Obedient, Manner::Stubborn, progress},
     setup::{Coordinator, create, sink, source, timing, until, until_stored, view},
 };
 
@@ -198,21 +198,38 @@ async fn a_split_that_went_unread_is_a_data_loss() {
     let store = memory();
     let coordinator = Coordinator::start(&store).await;
     let leader = coordinator.leader().await;
-    create(&leader, "trimmed", vec![open("s0", &[]), open("s1", &[])]).await;
+    create(&leader, "trimmed", vec![open("s0", &[]), open("s1", &[]), open("s2", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0", "s1", "s2"]).await;
+    worker.progress(&worker.run_of("s0").unwrap(), 1, &Position::After(Cursor::new("7"))).await;
+    worker.committed("s0", 1).await;
+    // s1 is read to its end after it was closed, though its `End` never comes.
+    fake_source::stream("trimmed", |stream| stream.splits[1].closed = true);
+    until_stored(&store, "s1 is closed", |view| view.splits.values().any(|split| split.value.closed)).await;
+    let caught_up_at_ms = Some(i64::MAX);
+    let last = progress(&worker.run_of("s1").unwrap(), 1, &Position::After(Cursor::new("8")));
+    let tasks = vec![proto::v1::TaskProgress { caught_up_at_ms, ..last }];
+    worker.say(up::Message::Progress(proto::v1::Progress { tasks })).await;
+    worker.committed("s1", 1).await;
     fake_source::stream("trimmed", |stream| {
-        stream.splits.remove(0);
-        stream.gone.push(fake_source::split("s0"));
+        stream.gone = stream.splits.drain(..).map(|split| split.id).collect();
     });
-    until("the loss is told", || {
-        leader
-            .watch_events(0)
-            .0
-            .iter()
-            .any(|event| event.kind == "data_loss" && event.labels["split"] == "s0")
+    let losses = || {
+        let mut events = leader.watch_events(0).0;
+        events.retain(|event| event.kind == "data_loss");
+        events
+    };
+    until("all three are gone, and the losses told", || {
+        let gone = leader.watch_events(0).0.iter().filter(|event| event.kind == "split_gone").count();
+        gone == 3 && losses().len() >= 2
     })
     .await;
-    let gap = leader.describe_split("clicks", "s0").unwrap();
-    assert_eq!(gap[0].state, "gap");
+    let told: Vec<(String, String)> =
+        losses().into_iter().map(|event| (event.labels["split"].clone(), event.message)).collect();
+    assert_eq!(told.iter().map(|(split, _)| split.as_str()).collect::<Vec<_>>(), ["s0", "s2"]);
+    assert!(told[0].1.contains("everything after 7 may be lost"), "{told:?}");
+    let state = |split| leader.describe_split("clicks", split).unwrap()[0].state.clone();
+    assert_eq!((state("s0"), state("s1"), state("s2")), ("gap".into(), "drained".into(), "gap".into()));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{Creation, Position, RawRecord, Split, SplitId, Start};
+use model::{Creation, Position, RawRecord, Split, SplitId, Start, Timestamp};
 
 use crate::Result;
 
@@ -51,6 +51,16 @@ pub enum Polled {
     End,
 }
 
+/// A position that the stream did not hold any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// What is missing, in words, with the range of positions.
+    pub message: String,
+    /// What arrived since then is still there (the service's clock). Who had read everything later than this has lost
+    /// nothing. `None` if nobody knows.
+    pub horizon: Option<Timestamp>,
+}
+
 /// Reads one split, in order, until it ends.
 #[async_trait]
 pub trait SplitReader: Send {
@@ -63,9 +73,10 @@ pub trait SplitReader: Send {
     /// Cancel safe: a dropped future loses no record.
     async fn next(&mut self) -> Result<Polled>;
 
-    /// Records that were lost before they could be read, in words, if any since the last call: the position was older than
-    /// what the stream still holds. Asked after each `next`; the caller tells a `data_loss` (docs/kinesis.md S8).
-    fn gap(&mut self) -> Option<String> {
+    /// Records that may have been lost before they could be read, if any since the last call: the position was older than what
+    /// the stream still holds. Asked after each `next`; unless the caller knows better, it tells a `data_loss`
+    /// (docs/kinesis.md S8).
+    fn gap(&mut self) -> Option<Gap> {
         None
     }
 }

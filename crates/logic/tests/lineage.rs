@@ -2,10 +2,13 @@
 
 mod world;
 
-use model::{Creation, HashRange, Split, SplitId, SplitState, Start, StartFrom, Timestamp};
+use model::{
+    Checkpoint, Creation, Cursor, Epoch, HashRange, Position, Split, SplitId, SplitState, Start, StartFrom,
+    TaskId, Timestamp,
+};
 use shardwright_logic::{
     lineage::{First, Remembered, Standing, Table, bury, holes, losses, merge, standing, unlisted},
-    plan::{Action, Desired, Observed, plan},
+    plan::{Action, Desired, Observed, Stored, plan},
 };
 use world::{CREATION, World, id, sink, split_id, task};
 
@@ -153,6 +156,41 @@ fn what_went_before_a_sink_was_made_is_no_loss_to_it() {
     assert_eq!(stands(&old), Some(Standing::Gone { lost: true }));
     assert_eq!(stands(&new), Some(Standing::Gone { lost: false }));
     assert_eq!(standing(&table, &observed, (id(100), &old), &split_id("zz")), None);
+}
+
+/// Its last position is no `End`, but it had everything when nothing could come any more.
+#[test]
+fn a_gone_split_that_a_sink_had_read_to_its_close_is_no_loss() {
+    let mut world = World::new(1, 2, 1);
+    world.split_at(0);
+    world.discover();
+    let parent = split_id("s000");
+    let closed_at = world.observed.splits[&id(1)][&parent].closed_at.expect("a listing showed it closed");
+    for (sink, at) in [(100, closed_at.0), (101, closed_at.0 - 1)] {
+        let task = TaskId { sink: id(sink), split: parent.clone() };
+        let checkpoint = Checkpoint {
+            position: Position::After(Cursor::new("7")),
+            epoch: Epoch::default(),
+            serial: 1,
+            caught_up_at: Some(Timestamp(at)),
+            records: 1,
+            run_records: 1,
+            at: Timestamp(at),
+        };
+        world.observed.checkpoints.insert(task, Stored { value: checkpoint, revision: 1 });
+    }
+    let found = losses(&world.desired, &world.observed, id(1), std::slice::from_ref(&parent));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].sink, &found[0].delivered), (id(101), &Some(Position::After(Cursor::new("7")))));
+    let table = world.observed.splits.get_mut(&id(1)).unwrap();
+    let tombstones = bury(table, std::slice::from_ref(&parent), Timestamp(closed_at.0 + 100));
+    table.extend(tombstones);
+    let stands = |n: u64| {
+        let sink = &world.desired.sinks[&id(n)];
+        standing(&world.observed.splits[&id(1)], &world.observed, (id(n), sink), &parent)
+    };
+    assert_eq!(stands(100), Some(Standing::Gone { lost: false }));
+    assert_eq!(stands(101), Some(Standing::Gone { lost: true }));
 }
 
 #[test]

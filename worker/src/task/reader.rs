@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use connector::{Error, ErrorKind, Polled, SplitReader};
+use connector::{Error, ErrorKind, Gap, Polled, SplitReader};
 use model::{Position, RawRecord, Timestamp};
 use tokio::{sync::mpsc::Sender, time::Instant};
 
@@ -32,6 +32,8 @@ pub(crate) const SPLIT_BYTES: u64 = 4 << 20;
 const ANSWER_BYTES_MIN: u64 = 64 << 10;
 /// How often a split that is at its present says so.
 const CAUGHT_UP_EVERY: Duration = Duration::from_secs(60);
+/// How far the service's clock and ours may be apart when one is compared with the other.
+const CLOCKS_APART_MS: i64 = 300_000;
 
 /// Reads one split until it ends, fails or is dropped.
 pub(crate) struct Reader {
@@ -41,6 +43,8 @@ pub(crate) struct Reader {
     feed: Sender<Feed>,
     recent: u64,
     caught_up: Option<Instant>,
+    /// The last moment at which everything in the split had been read, by this run or an earlier one.
+    present_at: Option<Timestamp>,
     retry: Retry,
     labels: [opentelemetry::KeyValue; 2],
 }
@@ -59,6 +63,7 @@ impl Reader {
             feed,
             recent: 0,
             caught_up: None,
+            present_at: job.caught_up_at,
             retry: Retry::default(),
             labels,
         }
@@ -92,8 +97,7 @@ impl Reader {
                 reader.next().await
             };
             if let Some(gap) = reader.gap() {
-                tracing::error!(split = %self.job.task.split, gap, "records were gone before they could be read");
-                self.job.shown.gap(gap);
+                self.gap(gap);
             }
             match polled {
                 Ok(Polled::Records { records, lag }) => {
@@ -113,6 +117,22 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The position was older than what the stream holds. That is no loss if the split was read to its end since: a quiet
+    /// split's last record may age out while nothing new comes.
+    fn gap(&self, gap: Gap) {
+        let (split, message) = (&self.job.task.split, gap.message);
+        let safe =
+            gap.horizon.zip(self.present_at).filter(|(horizon, at)| at.0 >= horizon.0 + CLOCKS_APART_MS);
+        if let Some((_, at)) = safe {
+            tracing::info!(%split, "no record is lost, everything was read at {at}: {message}");
+            return;
+        }
+        let since =
+            self.present_at.map_or_else(String::new, |at| format!(" (until {at} nothing is missing)"));
+        tracing::error!(%split, "records were gone before they could be read: {message}{since}");
+        self.job.shown.gap(format!("{message}{since}"));
     }
 
     async fn open(&mut self) -> Result<Box<dyn SplitReader>, Failure> {
@@ -191,13 +211,16 @@ impl Reader {
     async fn at_lag(&mut self, lag: Option<Duration>) -> Result<(), Closed> {
         let Some(lag) = lag else { return Ok(()) };
         self.job.shown.lag(lag);
-        let due = self.caught_up.is_none_or(|at| at.elapsed() >= CAUGHT_UP_EVERY);
-        if !lag.is_zero() || !due {
+        if !lag.is_zero() {
+            return Ok(());
+        }
+        let now = Timestamp(chrono::Utc::now().timestamp_millis());
+        self.present_at = Some(now);
+        if self.caught_up.is_some_and(|at| at.elapsed() < CAUGHT_UP_EVERY) {
             return Ok(());
         }
         self.caught_up = Some(Instant::now());
         let position: Position = self.stage.position().clone();
-        let now = Timestamp(chrono::Utc::now().timestamp_millis());
         self.send(Chunk { caught_up_at: Some(now), ..Chunk::empty(position) }).await
     }
 }

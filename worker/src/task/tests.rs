@@ -10,7 +10,7 @@ use arrow::array::AsArray as _;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
-    BatchLimits, Capability, Delivery, Error, ErrorKind, Listing, Ordering, Polled, Rejected, Sink,
+    BatchLimits, Capability, Delivery, Error, ErrorKind, Gap, Listing, Ordering, Polled, Rejected, Sink,
     SinkCommon, SinkWriter, Source, SplitReader, Takeover,
 };
 use model::{
@@ -42,6 +42,7 @@ struct FakeSource {
     steps: Mutex<VecDeque<Step>>,
     opened: Mutex<Vec<Position>>,
     reads: Mutex<usize>,
+    gap: Mutex<Option<Gap>>,
 }
 
 struct FakeReader(Arc<FakeSource>);
@@ -82,6 +83,9 @@ impl SplitReader for FakeReader {
                 Ok(Polled::Idle { lag: Duration::ZERO })
             }
         }
+    }
+    fn gap(&mut self) -> Option<Gap> {
+        self.0.gap.lock().unwrap().take()
     }
 }
 
@@ -283,6 +287,7 @@ struct Bench {
     sink: Arc<FakeSink>,
     graveyard: Option<Arc<FakeSink>>,
     fence: Arc<Fence>,
+    caught_up_at: Option<Timestamp>,
 }
 
 /// A run under way.
@@ -306,6 +311,7 @@ impl Bench {
             sink: Arc::default(),
             graveyard: None,
             fence: Fence::new(),
+            caught_up_at: None,
         }
     }
 
@@ -341,6 +347,7 @@ impl Bench {
             task: TaskId { sink: sink.spec.id, split: SplitId::new(Creation(1), "s-0") },
             epoch: Epoch { generation: 0, revision: 7 },
             start,
+            caught_up_at: self.caught_up_at,
             gate: Instant::now() + self.gate,
             source: Arc::new(source),
             sink: Arc::new(sink),
@@ -695,6 +702,25 @@ async fn past_the_fence_no_request_is_started() {
     assert!(!ending.drained, "past the fence a run is never drained");
     assert_eq!(ending.failure.unwrap().kind, "fenced");
     assert_eq!(bench.sink.requests(), [numbers(0..1)]);
+}
+
+/// S8: a quiet split's last record ages out while nothing new comes.
+#[tokio::test(start_paused = true)]
+async fn an_old_position_is_a_gap_unless_everything_was_read_since() {
+    const HORIZON: Timestamp = Timestamp(1_000_000_000);
+    for (caught_up_at, told) in
+        [(None, true), (Some(HORIZON), true), (Some(Timestamp(HORIZON.0 + 600_000)), false)]
+    {
+        let mut bench = Bench::new(vec![records(0..1, &["a"])]);
+        bench.caught_up_at = caught_up_at;
+        *bench.source.gap.lock().unwrap() =
+            Some(Gap { message: "5 is gone".to_owned(), horizon: Some(HORIZON) });
+        let live = bench.run();
+        live.until("delivery", |l| l.position() == after(0)).await;
+        let gaps = live.shown.report(Instant::now()).gaps;
+        assert_eq!(gaps.len(), usize::from(told), "{caught_up_at:?}: {gaps:?}");
+        assert!(gaps.iter().all(|gap| gap.starts_with("5 is gone")), "{gaps:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,6 +218,7 @@ pub fn run(task: &TaskId, epoch: Epoch, source: &SourceSpec) -> v1::RunTask {
         start: Some(proto::position_to_wire(&Position::Start(StartFrom::Horizon))),
         gate: None,
         readers: 1,
+        caught_up_at_ms: None,
     }
 }
 

@@ -46,7 +46,7 @@ async fn an_expired_iterator_is_made_again_after_the_cursor() {
     let fake = shard(|n| match n {
         0 => get_records(&[1, 2], Some("it"), 0),
         1 => Answer::Error("ExpiredIteratorException"),
-        _ => get_records(&[3], Some("it"), 0),
+        _ => get_records(&[2, 3], Some("it"), 0),
     })
     .await;
     let source = fast_source(&fake.endpoint, STREAM, &[]);
@@ -54,8 +54,10 @@ async fn an_expired_iterator_is_made_again_after_the_cursor() {
     assert_eq!(numbers(&read(&mut *reader, 3).await), ["1", "2", "3"]);
     let asked = fake.requests("GetShardIterator");
     assert_eq!(asked.len(), 2);
-    assert_eq!(asked[1]["ShardIteratorType"], "AFTER_SEQUENCE_NUMBER");
+    // With the last record that was read, which is passed over: it proves that nothing after it was trimmed (S8).
+    assert_eq!(asked[1]["ShardIteratorType"], "AT_SEQUENCE_NUMBER");
     assert_eq!(asked[1]["StartingSequenceNumber"], "2");
+    assert_eq!(reader.gap(), None);
 }
 
 #[tokio::test]
@@ -131,12 +133,12 @@ async fn a_position_that_is_gone_is_a_gap() {
     })
     .await;
     let source = fast_source(&fake.endpoint, STREAM, &[]);
-    for (cursor, first) in [("5", "AFTER_SEQUENCE_NUMBER"), ("5:1", "AT_SEQUENCE_NUMBER")] {
+    for cursor in ["5", "5:1"] {
         let before = fake.requests("GetShardIterator").len();
         let mut reader = source.open(&split(), &Position::After(Cursor::new(cursor))).await.unwrap();
         assert_eq!(numbers(&read(&mut *reader, 1).await), ["70"]);
-        assert_eq!(fake.requests("GetShardIterator")[before]["ShardIteratorType"], first);
-        let gap = reader.gap().expect("the gap is told");
+        assert_eq!(fake.requests("GetShardIterator")[before]["ShardIteratorType"], "AT_SEQUENCE_NUMBER");
+        let gap = reader.gap().expect("the gap is told").message;
         assert!(gap.contains("no longer holds sequence number 5"), "{gap}");
         assert_eq!(reader.gap(), None, "once");
     }
@@ -144,6 +146,27 @@ async fn a_position_that_is_gone_is_a_gap() {
     let mut reader = source.open(&split(), &start).await.unwrap();
     assert_eq!(numbers(&read(&mut *reader, 1).await), ["70"]);
     assert_eq!(reader.gap(), None, "a wish that cannot be met is no loss");
+}
+
+/// S8: an iterator at a number that was trimmed begins at the oldest record, and nothing says so.
+#[tokio::test]
+async fn a_position_that_was_trimmed_in_silence_is_a_gap() {
+    let fake = Fake::start(|operation, _| match operation {
+        "DescribeStreamSummary" => summary(CREATED),
+        "GetShardIterator" => iterator("it"),
+        _ => get_records(&[70], Some("it"), 0),
+    })
+    .await;
+    let source = fast_source(&fake.endpoint, STREAM, &[]);
+    let mut reader = source.open(&split(), &Position::After(Cursor::new("5"))).await.unwrap();
+    assert_eq!(numbers(&read(&mut *reader, 1).await), ["70"]);
+    let gap = reader.gap().expect("the gap is told");
+    assert!(gap.message.contains("between it and 70, the oldest that is left"), "{}", gap.message);
+    assert_eq!(reader.gap(), None, "once");
+    // The record that was read last is still there: it is passed over, and nothing is missing.
+    let mut reader = source.open(&split(), &Position::After(Cursor::new("70"))).await.unwrap();
+    assert!(matches!(reader.next().await.unwrap(), Polled::Idle { .. }));
+    assert_eq!(reader.gap(), None);
 }
 
 #[tokio::test]

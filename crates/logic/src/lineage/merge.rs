@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Creation, ObjectId, Split, SplitId, SplitRecord, SplitState, Start, StartFrom, Timestamp};
+use model::{
+    Checkpoint, Creation, ObjectId, Position, Split, SplitId, SplitRecord, SplitState, Start, StartFrom,
+    Timestamp,
+};
 
 use super::Table;
 use crate::plan::{Desired, Observed};
@@ -62,7 +65,7 @@ pub fn merge(
             }
             // A tombstone that a late listing shows again stays one; parents never change.
             Some(known) if split.closed && !known.closed && known.state == SplitState::Listed => {
-                merge.put.push((split.id.clone(), SplitRecord { closed: true, ..known.clone() }));
+                merge.put.push((split.id.clone(), closed(known, at)));
             }
             Some(_) => {}
         }
@@ -125,6 +128,19 @@ pub struct Loss {
     pub sink: ObjectId,
     /// The split that is gone.
     pub split: SplitId,
+    /// How far the sink was: what came after it may be missing.
+    pub delivered: Option<Position>,
+    /// Until then nothing is missing.
+    pub caught_up_at: Option<Timestamp>,
+}
+
+/// Whether a sink is through with a split: it was given its end, or it had everything at a moment when the split was closed
+/// already and nothing could come any more.
+pub(super) fn passed(record: Option<&SplitRecord>, checkpoint: Option<&Checkpoint>) -> bool {
+    let Some(checkpoint) = checkpoint else { return false };
+    let closed_at = record.and_then(|record| record.closed_at);
+    checkpoint.position.is_end()
+        || closed_at.zip(checkpoint.caught_up_at).is_some_and(|(closed, caught_up)| closed <= caught_up)
 }
 
 /// The sinks that had not passed these splits of `source` when they went (S7): one `DataLoss` event each. Ask it once, with
@@ -135,9 +151,13 @@ pub fn losses(desired: &Desired, observed: &Observed, source: ObjectId, gone: &[
     for (sink, _) in desired.sinks.iter().filter(|(_, sink)| sink.source == source && !sink.dropping) {
         for split in gone {
             let task = model::TaskId { sink: *sink, split: split.clone() };
-            let ended = observed.checkpoints.get(&task).is_some_and(|c| c.value.position.is_end());
-            if !ended {
-                losses.push(Loss { sink: *sink, split: split.clone() });
+            let checkpoint = observed.checkpoints.get(&task).map(|stored| &stored.value);
+            let record = observed.splits.get(&source).and_then(|table| table.get(split));
+            if !passed(record, checkpoint) {
+                let delivered = checkpoint.map(|checkpoint| checkpoint.position.clone());
+                let delivered = delivered.or_else(|| Some(Position::Start(record?.start.clone())));
+                let caught_up_at = checkpoint.and_then(|checkpoint| checkpoint.caught_up_at);
+                losses.push(Loss { sink: *sink, split: split.clone(), delivered, caught_up_at });
             }
         }
     }
@@ -151,8 +171,13 @@ fn new_record(split: &Split, start: StartFrom, at: Timestamp) -> SplitRecord {
         start,
         state: SplitState::Listed,
         closed: split.closed,
+        closed_at: split.closed.then_some(at),
         discovered_at: at,
     }
+}
+
+fn closed(record: &SplitRecord, at: Timestamp) -> SplitRecord {
+    SplitRecord { closed: true, closed_at: Some(at), ..record.clone() }
 }
 
 fn gone(record: &SplitRecord, at: Timestamp) -> SplitRecord {

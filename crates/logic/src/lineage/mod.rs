@@ -47,7 +47,10 @@ pub fn standing(
         return Some(Standing::Done);
     }
     if let SplitState::Gone { at } = record.state {
-        return Some(Standing::Gone { lost: sink.created_at < at });
+        let task = TaskId { sink: id, split: split.clone() };
+        let checkpoint = observed.checkpoints.get(&task).map(|stored| &stored.value);
+        let lost = sink.created_at < at && !merge::passed(Some(record), checkpoint);
+        return Some(Standing::Gone { lost });
     }
     let waits = unfinished_parents(table, observed, id, (split, record));
     Some(if waits.is_empty() { Standing::Ready } else { Standing::WaitsFor(waits) })

@@ -26,11 +26,14 @@ pub(crate) const NOT_FOUND: &str = "ResourceNotFoundException";
 const EXPIRED_TOKEN: &str = "ExpiredNextTokenException";
 
 /// A stream at one moment.
+#[derive(Clone, Copy)]
 pub(crate) struct Summary {
     /// Tells this stream from an earlier one of the same name (S13).
     pub creation: Creation,
     /// The service's clock, in ms since 1970, whole seconds.
     pub now: Option<i64>,
+    /// How long records are kept.
+    pub retention: Option<Duration>,
 }
 
 /// Where an iterator begins.
@@ -80,12 +83,15 @@ impl Client {
                 },
             )
             .await?;
+        let hours = answer.stream_description_summary().map(|summary| summary.retention_period_hours());
+        let retention = hours.and_then(|hours| u64::try_from(hours).ok()).filter(|hours| *hours > 0);
+        let retention = retention.map(|hours| Duration::from_secs(hours * 3600));
         let created =
             answer.stream_description_summary().and_then(|s| s.stream_creation_timestamp().to_millis().ok());
         let created = created.ok_or_else(|| {
             Error::new(ErrorKind::Bug, format!("stream `{}` was described without its creation", stream.name))
         })?;
-        Ok(Summary { creation: Creation(created), now: date.millis() })
+        Ok(Summary { creation: Creation(created), now: date.millis(), retention })
     }
 
     /// Every shard that the service lists, all pages.

@@ -35,7 +35,7 @@ use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::{Error, ErrorKind, Listing, OptionError, Registry, Result, Source, SourceKind, SplitReader};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
-    Creation, Cursor, Encode, Format, IncludeKind, Position, SourceSpec, SplitId, Start, StartFrom, Timestamp,
+    Cursor, Encode, Format, IncludeKind, Position, SourceSpec, SplitId, Start, StartFrom, Timestamp,
 };
 use tokio::time::Instant;
 
@@ -91,23 +91,25 @@ fn build(spec: &SourceSpec, http: Option<SharedHttpClient>) -> Result<Arc<dyn So
 pub(crate) struct Shared {
     client: Client,
     config: Config,
-    seen: tokio::sync::Mutex<Option<(Instant, Creation)>>,
+    seen: tokio::sync::Mutex<Option<(Instant, Summary)>>,
 }
 
 impl Shared {
-    /// Fails if the stream is not the one that `split` belongs to.
-    async fn check_creation(&self, split: &SplitId) -> Result<()> {
+    /// Fails if the stream is not the one that `split` belongs to; else says since when the stream holds its records, if the
+    /// service tells.
+    async fn check_creation(&self, split: &SplitId) -> Result<Option<Timestamp>> {
         let mut seen = self.seen.lock().await;
-        let creation = match *seen {
-            Some((at, creation)) if at.elapsed() < CREATION_AGE_MAX => creation,
+        let Summary { creation, now, retention } = match *seen {
+            Some((at, summary)) if at.elapsed() < CREATION_AGE_MAX => summary,
             _ => {
-                let creation = self.client.summary().await?.creation;
-                *seen = Some((Instant::now(), creation));
-                creation
+                let summary = self.client.summary().await?;
+                *seen = Some((Instant::now(), summary));
+                summary
             }
         };
         if creation == split.creation() {
-            return Ok(());
+            let kept = retention.and_then(|kept| i64::try_from(kept.as_millis()).ok());
+            return Ok(kept.map(|kept| Timestamp(now.unwrap_or_else(local_millis) - kept)));
         }
         Err(Error::new(
             ErrorKind::Config,

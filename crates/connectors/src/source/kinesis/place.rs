@@ -22,12 +22,18 @@ pub(crate) struct Place {
     since: Option<Timestamp>,
     /// True for a place where something was read before: if it is gone, records are lost.
     pub resumed: bool,
+    /// The record that an iterator made at this place must bring first. The service does not always refuse a number that it
+    /// has trimmed: it may begin at its oldest record without a word (docs/kinesis.md S8), so the last record that was read is
+    /// asked for once more.
+    expected: Option<String>,
+    /// The expected record was not there: its number, and the number of what came instead.
+    missed: Option<(String, Option<String>)>,
 }
 
 impl Place {
     /// The place that `position` means; `End` and a cursor of another connector are bugs.
     pub(crate) fn of(position: &Position) -> Result<Self> {
-        let mut place = Self { from: Begin::Horizon, delivered: None, since: None, resumed: false };
+        let mut place = Self::oldest(None);
         match position {
             Position::Start(StartFrom::Horizon) => {}
             Position::Start(StartFrom::At(at)) => {
@@ -57,14 +63,51 @@ impl Place {
         Ok(place)
     }
 
+    fn oldest(since: Option<Timestamp>) -> Self {
+        Self { from: Begin::Horizon, delivered: None, since, resumed: false, expected: None, missed: None }
+    }
+
     /// The oldest record instead: the place is not there any more.
     pub(crate) fn give_up(&mut self) {
-        *self = Self { from: Begin::Horizon, delivered: None, since: self.since, resumed: false };
+        *self = Self::oldest(self.since);
+    }
+
+    /// Where an iterator at this place begins. Where something was read before, with the last record of that: it is passed
+    /// over, and proves that nothing after it is gone.
+    pub(crate) fn begin(&mut self) -> Begin {
+        match &self.from {
+            Begin::AfterNumber(number) if self.resumed => {
+                self.delivered = Some((number.clone(), u64::MAX));
+                self.expected = Some(number.clone());
+                Begin::AtNumber(number.clone())
+            }
+            Begin::AtNumber(number) if self.resumed => {
+                self.expected = Some(number.clone());
+                self.from.clone()
+            }
+            _ => self.from.clone(),
+        }
+    }
+
+    /// The shard has ended: what has not come by now is not there.
+    pub(crate) fn end(&mut self) {
+        if let Some(expected) = self.expected.take() {
+            self.missed = Some((expected, None));
+        }
+    }
+
+    /// Told once: the record that should have come first and did not, and what came instead.
+    pub(crate) fn missed(&mut self) -> Option<(String, Option<String>)> {
+        self.missed.take()
     }
 
     /// Opens the records of one answer and moves behind them.
     pub(crate) fn take(&mut self, records: Vec<Record>) -> Vec<RawRecord> {
-        let Some(last) = records.last() else { return Vec::new() };
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
+        if let Some(expected) = self.expected.take_if(|expected| *expected != first.sequence_number) {
+            self.missed = Some((expected, Some(first.sequence_number.clone())));
+        }
+        self.expected = None;
         self.from = Begin::AfterNumber(last.sequence_number.clone());
         self.resumed = true;
         let mut out = Vec::with_capacity(records.len());
@@ -166,16 +209,45 @@ mod tests {
         for (i, cursor) in cursors.iter().enumerate() {
             let mut place = after(cursor);
             // What the service answers for the iterator that the place asks for.
+            let begin = place.begin();
             let rest: Vec<Record> = all()
                 .into_iter()
-                .filter(|r| match &place.from {
-                    Begin::AfterNumber(n) => r.sequence_number > *n,
+                .filter(|r| match &begin {
                     Begin::AtNumber(n) => r.sequence_number >= *n,
-                    _ => true,
+                    other => panic!("{other:?}"),
                 })
                 .collect();
             assert_eq!(read(&mut place, rest), whole[i + 1..], "after {cursor}");
+            assert_eq!(place.missed(), None);
         }
+    }
+
+    /// S8: the service begins at its oldest record without a word.
+    #[test]
+    fn a_number_that_was_trimmed_in_silence_is_missed_once() {
+        for cursor in ["5", "5:1"] {
+            let mut place = after(cursor);
+            place.begin();
+            assert_eq!(read(&mut place, vec![]), []);
+            assert_eq!(place.missed(), None, "nothing came yet");
+            assert_eq!(read(&mut place, vec![record("7", "e")]), [("7".into(), "e".into())]);
+            assert_eq!(place.missed(), Some(("5".into(), Some("7".into()))), "{cursor}");
+            assert_eq!(read(&mut place, vec![record("8", "f")]).len(), 1);
+            place.end();
+            assert_eq!(place.missed(), None, "the next answer of the same iterator owes nothing");
+        }
+        let mut place = after("5");
+        place.begin();
+        place.end();
+        assert_eq!(place.missed(), Some(("5".into(), None)));
+    }
+
+    #[test]
+    fn a_start_that_nobody_had_read_from_is_never_missed() {
+        let mut place = Place::of(&Position::Start(StartFrom::AtCursor(Cursor::new("5")))).unwrap();
+        place.begin();
+        read(&mut place, vec![record("7", "e")]);
+        assert_eq!(place.missed(), None);
     }
 
     #[test]
@@ -184,6 +256,9 @@ mod tests {
         assert_eq!(place.from, Begin::AtNumber("6".into()));
         read(&mut place, vec![record("6", aggregate(&["b", "c", "d"]))]);
         assert_eq!(place.from, Begin::AfterNumber("6".into()));
+        assert_eq!(place.begin(), Begin::AtNumber("6".into()));
+        let again = vec![record("6", aggregate(&["b", "c", "d"])), record("7", "e")];
+        assert_eq!(read(&mut place, again), [("7".into(), "e".into())]);
     }
 
     #[test]

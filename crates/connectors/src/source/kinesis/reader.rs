@@ -16,10 +16,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use connector::{Error, ErrorKind, Polled, Result, SplitReader};
+use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
 use futures::future::BoxFuture;
 use logic::backoff::Backoff;
-use model::SplitId;
+use model::{SplitId, Timestamp};
 use tokio::time::Instant;
 
 use super::{
@@ -53,8 +53,8 @@ struct Token {
 
 /// What a call brought.
 enum Brought {
-    /// An iterator.
-    Token(Result<String>),
+    /// An iterator, and since when the stream holds its records.
+    Token(Result<(String, Option<Timestamp>)>),
     /// Records, or why not; the iterator that was asked may still be good.
     Answer { token: Token, took: Duration, outcome: Result<Answer> },
 }
@@ -79,7 +79,9 @@ pub(crate) struct Reader {
     growing: u32,
     behind: Duration,
     record_bytes: usize,
-    gap: Option<String>,
+    /// Since when the stream holds its records, as of the newest iterator.
+    horizon: Option<Timestamp>,
+    gap: Option<Gap>,
 }
 
 impl Reader {
@@ -103,6 +105,7 @@ impl Reader {
             growing: 0,
             behind: Duration::ZERO,
             record_bytes: ANSWER_AIM / LIMIT_FIRST,
+            horizon: None,
             gap: None,
         }
     }
@@ -120,7 +123,8 @@ impl Reader {
         let brought = call.await;
         self.call = None;
         match brought {
-            Brought::Token(Ok(text)) => {
+            Brought::Token(Ok((text, horizon))) => {
+                self.horizon = horizon;
                 self.token = Some(Token { text, made: Instant::now() });
                 Ok(None)
             }
@@ -137,15 +141,17 @@ impl Reader {
     }
 
     /// Asks for an iterator at the place.
-    fn locate(&self) -> BoxFuture<'static, Brought> {
+    fn locate(&mut self) -> BoxFuture<'static, Brought> {
         let (shared, pace, split) = (Arc::clone(&self.shared), Arc::clone(&self.pace), self.split.clone());
-        let from = self.place.from.clone();
+        let from = self.place.begin();
         Box::pin(async move {
-            if let Err(error) = shared.check_creation(&split).await {
-                return Brought::Token(Err(error));
-            }
+            let horizon = match shared.check_creation(&split).await {
+                Ok(horizon) => horizon,
+                Err(error) => return Brought::Token(Err(error)),
+            };
             pace.before_iterator().await;
-            Brought::Token(shared.client.shard_iterator(split.name(), &from).await)
+            let token = shared.client.shard_iterator(split.name(), &from).await;
+            Brought::Token(token.map(|token| (token, horizon)))
         })
     }
 
@@ -176,8 +182,8 @@ impl Reader {
                      oldest record"
                 );
                 if self.place.resumed {
-                    tracing::error!(%shard, stream, number, "records were lost: {text}");
-                    self.gap = Some(text.clone());
+                    tracing::warn!(%shard, stream, number, "{text}");
+                    self.gap = Some(Gap { message: text.clone(), horizon: self.horizon });
                 } else {
                     tracing::warn!(%shard, stream, number, "{text}");
                 }
@@ -199,11 +205,29 @@ impl Reader {
         self.ended = next.is_none();
         self.token = next.map(|text| Token { text, made: Instant::now() });
         let records = self.place.take(records);
+        if self.ended {
+            self.place.end();
+        }
+        if let Some((number, found)) = self.place.missed() {
+            self.trimmed(&number, found.as_deref());
+        }
         if !records.is_empty() {
             self.meters.handed_out(records.len());
             return Polled::Records { records, lag: behind };
         }
         if self.ended { Polled::End } else { Polled::Idle { lag: self.behind } }
+    }
+
+    /// The last record that was read is gone, and whatever came right after it may be (docs/kinesis.md S8).
+    fn trimmed(&mut self, number: &str, found: Option<&str>) {
+        let (shard, stream) = (&self.split, self.shared.client.stream());
+        let until = found.map_or("its end".to_owned(), |found| format!("{found}, the oldest that is left"));
+        let message = format!(
+            "shard `{shard}` of stream `{stream}` no longer holds sequence number {number}: records between it and {until} \
+             may be lost"
+        );
+        tracing::warn!(%shard, stream, number, found, "{message}");
+        self.gap = Some(Gap { message, horizon: self.horizon });
     }
 
     /// Learns from an answer how fast and how much to ask next.
@@ -290,7 +314,7 @@ impl SplitReader for Reader {
         }
     }
 
-    fn gap(&mut self) -> Option<String> {
+    fn gap(&mut self) -> Option<Gap> {
         self.gap.take()
     }
 }
