@@ -128,7 +128,7 @@ pub enum Commit {
 ///
 /// # Errors
 /// `Config`, saying which rule is broken.
-pub(crate) fn check(guards: &[Guard], writes: &[Write]) -> Result<()> {
+pub fn check_commit(guards: &[Guard], writes: &[Write]) -> Result<()> {
     let refuse = |what: String| Err(Error::new(ErrorKind::Config, what));
     if guards.len() > COMMIT_OPS_MAX || writes.len() > COMMIT_OPS_MAX {
         let (g, w) = (guards.len(), writes.len());

@@ -15,6 +15,7 @@ pub mod suite;
 
 pub use api::{
     COMMIT_OPS_MAX, Commit, Entry, Guard, Health, Key, LeaseId, MetadataStore, Revision, Snapshot, Write,
+    check_commit,
 };
 pub use connect::{StoreConfig, connect};
 pub use election::{ElectionTiming, Leader, Leadership, campaign, watch_leader};

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     Commit, Error, ErrorKind, Guard, Health, Key, LeaseId, MetadataStore, Result, Revision, Snapshot, Write,
-    api::check,
+    api::check_commit,
 };
 
 /// How long to wait before a failed removal of ended leases is tried again.
@@ -204,7 +204,7 @@ impl MetadataStore for EmbeddedStore {
     }
 
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
-        check(guards, &writes)?;
+        check_commit(guards, &writes)?;
         let (inner, guards) = (self.inner.clone(), guards.to_vec());
         detached(async move { inner.commit(&guards, &writes).await }).await
     }

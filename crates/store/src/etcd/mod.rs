@@ -22,7 +22,7 @@ pub use options::EtcdConfig;
 use self::call::Caller;
 use crate::{
     Commit, Entry, Error, ErrorKind, Guard, Health, Key, LeaseId, MetadataStore, Result, Revision, Snapshot,
-    Write, api::check,
+    Write, api::check_commit,
 };
 
 /// Keys in one page of a listing: with specs of a few KiB each, a page stays well under etcd's 4 MiB messages.
@@ -122,7 +122,7 @@ impl MetadataStore for EtcdStore {
     }
 
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
-        check(guards, &writes)?;
+        check_commit(guards, &writes)?;
         let txn = Txn::new()
             .when(guards.iter().map(compare).collect::<Vec<_>>())
             .and_then(writes.iter().map(operation).collect::<Vec<_>>())
