@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    create::{OUTSIDE, outside, unreachable},
+    create::{OUTSIDE, dead_letters, outside, unreachable},
     refuse::Refusal,
     statement::{Answer, missing_near},
 };
@@ -29,6 +29,7 @@ pub(super) async fn source(
     let registry = handle.registry();
     let changed = sql::alter_source(&spec, options, registry)?;
     if wants_check(changed.options.get("validate")) {
+        dead_letters(sql::source_dead_letters(registry, &changed)).await?;
         let source = registry.build_source(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
         let listing = outside(OUTSIDE, source.discover())
             .await
@@ -78,6 +79,7 @@ async fn set(
     if wants_check(changed.options.get("validate")) {
         let (sink, _) = registry.build_sink(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
         outside(OUTSIDE, sink.validate()).await.map_err(unreachable)?;
+        dead_letters(sql::sink_dead_letters(registry, &changed)).await?;
     }
     let alter = |spec: &mut SinkSpec| {
         *spec = sql::alter_sink(spec, options, registry)

@@ -42,6 +42,9 @@ pub(super) async fn source(
     clash(leader, name)?;
     let sql::BoundSource { mut spec, source, mut notices, validate } =
         sql::bind_source(create, handle.registry())?;
+    if validate {
+        dead_letters(sql::source_dead_letters(handle.registry(), &spec)).await?;
+    }
     let start = outside(OUTSIDE, source.start());
     spec.start =
         start.await.map_err(|e| unreachable(format!("failed to pin where the source begins: {e}")))?;
@@ -85,6 +88,7 @@ pub(super) async fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) 
     let bound = bind_sink(handle, leader, create)?;
     if bound.common.validate {
         outside(OUTSIDE, bound.sink.validate()).await.map_err(unreachable)?;
+        dead_letters(sql::sink_dead_letters(handle.registry(), &bound.spec)).await?;
     }
     match leader.create_sink(bound.spec).await {
         Ok(_) => Ok(Answer::done(bound.notices)),
@@ -105,6 +109,18 @@ pub(super) fn bind_sink(
         return Err(missing_near(leader, ObjectKind::Source, from).into());
     };
     Ok(sql::bind_sink(create, handle.registry(), &source)?)
+}
+
+/// A dead-letter sink is looked at like any sink, unless `validate` or `dead_letter.validate` is false.
+pub(super) async fn dead_letters(
+    made: Result<Option<sql::DeadLetterSink>, connector::OptionError>,
+) -> Result<(), sql::Error> {
+    let Some(target) = made.map_err(|e| sql::Error::of_option(Code::Config, &e))? else { return Ok(()) };
+    if target.common.validate {
+        let looked = outside(OUTSIDE, target.sink.validate()).await;
+        looked.map_err(|error| unreachable(format!("dead letters: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Asks the outside within a deadline.

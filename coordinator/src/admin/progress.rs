@@ -162,7 +162,7 @@ fn errors(leader: &Leader) -> Vec<Vec<Option<String>>> {
         .collect()
 }
 
-fn moment(ms: i64) -> Option<String> {
+pub(super) fn moment(ms: i64) -> Option<String> {
     DateTime::<Utc>::from_timestamp_millis(ms).map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 

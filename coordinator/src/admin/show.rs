@@ -1,4 +1,4 @@
-//! `SHOW`, `SHOW CREATE`, `DESCRIBE` (docs/sql.md, SHOW, DESCRIBE, EXPLAIN).
+//! `SHOW`, `SHOW CREATE`, `SHOW ERRORS`, `DESCRIBE` (docs/sql.md, SHOW, DESCRIBE, EXPLAIN).
 
 use std::time::Duration;
 
@@ -162,6 +162,60 @@ pub(super) fn create(leader: &Leader, kind: ObjectKind, name: &ObjectName) -> Re
     Ok(Answer::rows(&[(title, TEXT), ("Create Sql", TEXT)], vec![row]))
 }
 
+/// `SHOW ERRORS FOR source | sink`: its newest bad records, the newest first.
+pub(super) fn errors(leader: &Leader, name: &ObjectName) -> Result<Answer, Refusal> {
+    sql::check_name(ObjectKind::Source, name)?;
+    if leader.source(&name.name).is_none() && leader.sink(&name.name).is_none() {
+        let text = format!("no source and no sink is named \"{}\"", name.name);
+        let error = sql::Error::new(Code::UndefinedObject, text).at(name.place);
+        let (sources, sinks) = (leader.sources(), leader.sinks());
+        let names = sources.iter().map(|s| s.name.as_str()).chain(sinks.iter().map(|s| s.name.as_str()));
+        return Err(match connector::nearest(&name.name, names) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error,
+        }
+        .into());
+    }
+    let mut rows = leader.bad_rows();
+    rows.retain(|row| row.source == name.name || row.sink == name.name);
+    rows.sort_by_key(|row| std::cmp::Reverse(row.record.at_ms));
+    let rows = rows.into_iter().map(|row| {
+        vec![
+            Some(row.source),
+            Some(row.sink),
+            Some(row.split),
+            Some(row.record.cursor),
+            Some(row.record.error),
+            Some(printable(&row.record.sample)),
+            progress::moment(row.record.at_ms),
+            Some(row.record.policy),
+        ]
+    });
+    let columns = [
+        ("Source", TEXT),
+        ("Sink", TEXT),
+        ("Split", TEXT),
+        ("Position", TEXT),
+        ("Error", TEXT),
+        ("First Bytes", TEXT),
+        ("At", "timestamp with time zone"),
+        ("Policy", TEXT),
+    ];
+    Ok(Answer::rows(&columns, rows.collect()))
+}
+
+/// Bytes as text on one line: what is no text, and what a terminal would act on, is escaped.
+fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+        }
+        chunk.invalid().iter().for_each(|byte| text.extend(byte.escape_ascii().map(char::from)));
+    }
+    text
+}
+
 /// `DESCRIBE name`: a source, a progress relation, `sys.source_errors`, or a sink.
 pub(super) fn describe(leader: &Leader, name: &ObjectName) -> Result<Answer, Refusal> {
     let (columns, key) = if name.schema.as_deref() == Some("sys") {
@@ -246,6 +300,12 @@ fn is_like(text: &str, pattern: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_escaped() {
+        assert_eq!(printable("{\"é\":1}\n\u{1b}[31m".as_bytes()), "{\"é\":1}\\n\\u{1b}[31m");
+        assert_eq!(printable(&[b'a', 0xff, 0xc3]), "a\\xff\\xc3");
+    }
 
     #[test]
     fn like_knows_runs_single_characters_and_escapes() {

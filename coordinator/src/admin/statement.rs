@@ -110,6 +110,7 @@ async fn run(handle: &Handle, leader: &Leader, statement: Statement) -> Result<A
         Statement::AlterSink { name, change } => alter::sink(handle, leader, &name, change).await,
         Statement::Show { target, from, like } => show::list(leader, target, from.as_ref(), like.as_deref()),
         Statement::ShowCreate { kind, name } => show::create(leader, kind, &name),
+        Statement::ShowErrors { name } => show::errors(leader, &name),
         Statement::Describe { name } => show::describe(leader, &name),
         Statement::Select { text, relations, place } => {
             progress::select(leader, &text, &relations, place).await

@@ -56,6 +56,53 @@ async fn a_sink_is_validated_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_sink_is_made_and_looked_at_like_any_sink() {
+    let cluster = Coordinator::start().await;
+    cluster.run(&source("s", "")).await;
+    let with =
+        |target: &str| sink("k", "s", &format!("on_error = 'dead_letter', dead_letter.connector = {target}"));
+    for (target, reason, text) in [
+        ("'fakes'", "22023", "dead letters: unsupported sink type fakes"),
+        ("'fake'", "22023", "dead letters: missing field `stream`"),
+        ("'fake', dead_letter.steam = '1'", "22023", "dead letters: Unknown fields"),
+        (NOWHERE, "08001", "connector error: dead letters: nobody is there"),
+    ] {
+        cluster.refuses(&with(target), reason, text).await;
+    }
+    let status = cluster.refused(&with("'fake', dead_letter.steam = '1'")).await;
+    assert_eq!(status.fact("option").as_deref(), Some("dead_letter.steam"));
+    assert!(cluster.run("SHOW SINKS").await.rows.is_empty(), "nothing of it is left");
+    cluster.run(&with(&format!("{NOWHERE}, validate = 'false'"))).await;
+    cluster.refuses("ALTER SINK k SET (validate = 'true')", "08001", "dead letters: nobody is there").await;
+    cluster.run("ALTER SINK k SET (validate = 'true', dead_letter.reach = 'always')").await;
+
+    let source = |options: &str| {
+        let options = format!("dead_letter.connector = {NOWHERE}{options}");
+        source("t", &options).replace("'skip'", "'dead_letter'")
+    };
+    cluster.refuses(&source(""), "08001", "connector error: dead letters: nobody is there").await;
+    cluster.run(&source(", dead_letter.validate = 'false'")).await;
+}
+
+/// A dead-letter sink that cannot be reached.
+const NOWHERE: &str = "'fake', dead_letter.stream = '1', dead_letter.reach = 'never'";
+
+#[tokio::test]
+async fn errors_are_shown_for_what_is_there() {
+    let cluster = Coordinator::start().await;
+    cluster.run(&source("clicks", "")).await;
+    cluster.run(&sink("k", "clicks", "")).await;
+    for name in ["clicks", "public.clicks", "k"] {
+        let shown = cluster.run(&format!("SHOW ERRORS FOR {name}")).await;
+        let columns = ["Source", "Sink", "Split", "Position", "Error", "First Bytes", "At", "Policy"];
+        assert_eq!((shown.columns, shown.rows), (columns.map(str::to_owned).to_vec(), vec![]));
+    }
+    cluster.refuses("SHOW ERRORS FOR click", "42P01", "no source and no sink is named \"click\"").await;
+    let status = cluster.refused("SHOW ERRORS FOR click").await;
+    assert!(format!("{status:?}").contains("did you mean `clicks`?"), "{status:?}");
+}
+
+#[tokio::test]
 async fn names_are_taken_once_and_freed_by_a_drop() {
     let cluster = Coordinator::start().await;
     let create = source("s", "");

@@ -235,6 +235,11 @@ pub enum Statement {
         /// Its name.
         name: ObjectName,
     },
+    /// `SHOW ERRORS FOR name`
+    ShowErrors {
+        /// A source or a sink.
+        name: ObjectName,
+    },
     /// `DESCRIBE name`
     Describe {
         /// The relation or sink.
@@ -263,7 +268,7 @@ impl Statement {
             Self::Drop { kind: ObjectKind::Sink, .. } => "DROP SINK",
             Self::AlterSource { .. } => "ALTER SOURCE",
             Self::AlterSink { .. } => "ALTER SINK",
-            Self::Show { .. } | Self::ShowCreate { .. } => "SHOW",
+            Self::Show { .. } | Self::ShowCreate { .. } | Self::ShowErrors { .. } => "SHOW",
             Self::Describe { .. } => "DESCRIBE",
             Self::Select { .. } => "SELECT",
         }

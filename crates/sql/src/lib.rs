@@ -11,6 +11,7 @@
 
 mod ast;
 mod bind;
+mod dead_letter;
 mod error;
 mod excerpt;
 mod grammar;
@@ -28,6 +29,7 @@ pub use bind::{
     BoundSink, BoundSource, alter_sink, alter_source, bind_sink, bind_source, check_name, columns_text,
     format_word,
 };
+pub use dead_letter::{DeadLetterSink, dead_letter_columns, sink_dead_letters, source_dead_letters};
 pub use error::{Code, Error, Result};
 pub use grammar::data_type;
 pub use print::{sink_ddl, source_ddl};

@@ -284,6 +284,7 @@ impl fmt::Display for Statement {
                 }
             }
             Self::ShowCreate { kind, name } => write!(f, "SHOW CREATE {} {name}", word(*kind)),
+            Self::ShowErrors { name } => write!(f, "SHOW ERRORS FOR {name}"),
             Self::Describe { name } => write!(f, "DESCRIBE {name}"),
             Self::Select { text, .. } => f.write_str(text),
         }

@@ -48,7 +48,9 @@ const UNPARSABLE: &[(&str, &str)] = &[
     ("CREATE SINK k AS SELECT FROM", "sql parser error"),
     ("DROP SOURCE", "expected identifier, found: EOF"),
     ("DROP TABLE t", "expected SOURCE or SINK after DROP"),
-    ("SHOW TABLES", "expected SOURCES, SINKS, WORKERS, SPLITS or CREATE after SHOW"),
+    ("SHOW TABLES", "expected SOURCES, SINKS, WORKERS, SPLITS, ERRORS or CREATE after SHOW"),
+    ("SHOW ERRORS", "expected FOR, found: EOF"),
+    ("SHOW ERRORS FOR", "expected identifier, found: EOF"),
     ("ALTER SINK s STOP", "expected PAUSE, RESUME or SET"),
     ("SHOW SINKS SINKS", "expected end of statement, found: SINKS"),
     ("SELECT 'abc", "sql parser error: unterminated string literal"),
@@ -205,6 +207,17 @@ const SOURCES: &[(&str, Code, &str)] = &[
         "unsupported sink type voyd",
     ),
     (
+        "create source s (a int) with ($IN, dead_letter.connector='kinesis') format plain encode json (on_error='dead_letter')",
+        Code::Config,
+        "dead letters: missing field `stream`",
+    ),
+    (
+        "create source s (a int) with ($IN, dead_letter.connector='void', dead_letter.on_error='skip') \
+             format plain encode json (on_error='dead_letter')",
+        Code::Config,
+        "dead letters: `dead_letter.on_error` has no meaning",
+    ),
+    (
         "create source s (a int) with ($IN, strem='x') format plain encode json",
         Code::Config,
         "Unknown fields in the WITH clause: {\"strem\": \"x\"}",
@@ -349,7 +362,17 @@ const SINKS: &[(&str, Code, &str)] = &[
         "create sink k from s with (connector='void', on_error='dead_letter', dead_letter.connector='void', \
              dead_letter.foo='x')",
         Code::Config,
-        "Unknown fields in the WITH clause: {\"foo\": \"x\"}",
+        "dead letters: Unknown fields in the WITH clause: {\"foo\": \"x\"}",
+    ),
+    (
+        "create sink k from s with (connector='void', on_error='dead_letter', dead_letter.connector='kinesis')",
+        Code::Config,
+        "dead letters: missing field `stream`",
+    ),
+    (
+        "create sink k from s with (connector='void', on_error='dead_letter', dead_letter.connector='voidd')",
+        Code::Config,
+        "dead letters: unsupported sink type voidd",
     ),
     (
         "create sink k as select id, id from s with (connector='void')",

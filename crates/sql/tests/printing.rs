@@ -175,6 +175,7 @@ fn short() -> impl Strategy<Value = Statement> {
             .prop_map(|(target, from, like)| Statement::Show { target, from, like }),
         (object(), object_name()).prop_map(|(kind, name)| Statement::ShowCreate { kind, name }),
         object_name().prop_map(|name| Statement::Describe { name }),
+        object_name().prop_map(|name| Statement::ShowErrors { name }),
         sink().prop_map(|create| Statement::Explain(Box::new(create))),
     ]
 }

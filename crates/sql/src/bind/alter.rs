@@ -32,7 +32,7 @@ pub fn alter_source(spec: &SourceSpec, changes: &[OptionEntry], registry: &Regis
         changed.on_error = source::on_error(Some(&value), changes)?;
     }
     merge(&mut changed.options, &plain, kind.options);
-    source::dead_letter(registry, &changed.options, changed.on_error, changes)?;
+    source::dead_letter(&changed.options, changed.on_error, changes)?;
     source::build(&changed, registry, changes)?;
     Ok(changed)
 }

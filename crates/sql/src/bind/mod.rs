@@ -6,14 +6,14 @@ mod options;
 mod sink;
 mod source;
 
-use connector::Registry;
+use connector::OptionError;
 use model::{Column, FormatClause, ObjectKind, Options};
 
 pub use alter::{alter_sink, alter_source};
 pub use sink::{BoundSink, bind_sink};
 pub use source::{BoundSource, bind_source};
 
-use crate::{Code, Error, FormatSpec, ObjectName, Result};
+use crate::{Code, DeadLetterSink, Error, FormatSpec, ObjectName, OptionEntry, Result};
 
 /// The longest name of an object, in characters.
 const NAME_MAX: usize = 200;
@@ -52,15 +52,24 @@ fn check_distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
-/// The dead-letter sink of `on_error = 'dead_letter'` is a kind that exists, with options that it knows.
-fn check_dead_letter(registry: &Registry, connector: &str, options: &Options) -> Result<()> {
-    let kind = registry.sink(connector).map_err(|e| Error::of_option(Code::Config, &e))?;
-    let (_, own) =
-        connector::SinkCommon::read(options, kind.limits).map_err(|e| Error::of_option(Code::Config, &e))?;
-    let mut plain = own;
-    plain.remove("primary_key");
-    connector::Reader::new(&plain, kind.options).map_err(|e| Error::of_option(Code::Config, &e))?;
-    Ok(())
+/// What was said of the dead-letter sink, at the place of the option that is meant.
+fn check_dead_letter(
+    made: std::result::Result<Option<DeadLetterSink>, OptionError>,
+    entries: &[OptionEntry],
+) -> Result<()> {
+    let Err(refused) = made else { return Ok(()) };
+    let error = Error::of_option(Code::Config, &OptionError::config(format!("dead letters: {refused}")));
+    let named = |entry: &&OptionEntry| {
+        let name = entry.name.strip_prefix("dead_letter.").unwrap_or_default();
+        !name.is_empty()
+            && (error.message.contains(&format!("`{name}`"))
+                || error.message.contains(&format!("\"{name}\"")))
+    };
+    let meant = entries.iter().find(named).or_else(|| options::entry(entries, "dead_letter.connector"));
+    Err(match meant {
+        Some(entry) => error.at(entry.place).option(&entry.name),
+        None => error,
+    })
 }
 
 /// The options of `ENCODE ( … )` that somebody reads; each other one is worth a notice and nothing more.

@@ -13,7 +13,10 @@ use super::{
     check_dead_letter, check_distinct, check_name, encode_options, options,
     source::{encode_name, format_name},
 };
-use crate::{Code, CreateSink, Encoding, Error, FormatSpec, OptionEntry, Projection, Result, SinkInput};
+use crate::{
+    Code, CreateSink, Encoding, Error, FormatSpec, OptionEntry, Projection, Result, SinkInput,
+    sink_dead_letters,
+};
 
 /// A sink that may be created.
 pub struct BoundSink {
@@ -56,7 +59,7 @@ pub fn bind_sink(create: &CreateSink, registry: &Registry, source: &SourceSpec) 
     })?;
     options::refuse_unsupported(entries)?;
     let own = own(&mut options, kind, entries)?;
-    check_options(registry, kind, &options, entries)?;
+    check_options(kind, &options, entries)?;
     let input: Vec<Column> = source.all_columns().cloned().collect();
     let (query, columns, projection) = columns(create, &input)?;
     let mut notices = Vec::new();
@@ -101,7 +104,9 @@ pub(super) fn build(
     if spec.format.is_some() {
         formats::check_sink(spec).map_err(|e| Error::new(Code::Bind, e))?;
     }
-    registry.build_sink(spec).map_err(|e| options::refused(entries, Code::Config, &e))
+    let built = registry.build_sink(spec).map_err(|e| options::refused(entries, Code::Config, &e))?;
+    check_dead_letter(sink_dead_letters(registry, spec), entries)?;
+    Ok(built)
 }
 
 fn accepted(registry: &Registry) -> String {
@@ -133,21 +138,10 @@ fn own(options: &mut Options, kind: &SinkKind, entries: &[OptionEntry]) -> Resul
 }
 
 /// Names and values of all options, before anything else is looked at.
-fn check_options(
-    registry: &Registry,
-    kind: &SinkKind,
-    options: &Options,
-    entries: &[OptionEntry],
-) -> Result<()> {
+fn check_options(kind: &SinkKind, options: &Options, entries: &[OptionEntry]) -> Result<()> {
     let refused = |e: connector::OptionError| options::refused(entries, Code::Config, &e);
-    let (common, own) = SinkCommon::read(options, kind.limits).map_err(refused)?;
-    Reader::new(&own, kind.options).map_err(refused)?;
-    match &common.dead_letter {
-        Some((connector, target)) => {
-            check_dead_letter(registry, connector, target).map_err(|e| options::locate(entries, e))
-        }
-        None => Ok(()),
-    }
+    let (_, own) = SinkCommon::read(options, kind.limits).map_err(refused)?;
+    Reader::new(&own, kind.options).map(|_| ()).map_err(refused)
 }
 
 type Columns = (Option<String>, Vec<Column>, Option<Projection>);

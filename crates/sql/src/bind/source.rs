@@ -10,7 +10,9 @@ use model::{
 };
 
 use super::{check_dead_letter, check_distinct, check_name, encode_options, options};
-use crate::{Code, CreateSource, Error, FormatSpec, IncludeItem, OptionEntry, Result, ast::Schema};
+use crate::{
+    Code, CreateSource, Error, FormatSpec, IncludeItem, OptionEntry, Result, ast::Schema, source_dead_letters,
+};
 
 /// A source that may be created.
 pub struct BoundSource {
@@ -57,7 +59,7 @@ pub fn bind_source(create: &CreateSource, registry: &Registry) -> Result<BoundSo
     let mut notices = Vec::new();
     let mut encode_options = encode_options(&create.format, formats::OPTIONS_SOURCE, &mut notices)?;
     let on_error = on_error(encode_options.remove("on_error").as_deref(), &create.format.encode.options)?;
-    dead_letter(registry, &options, on_error, entries)?;
+    dead_letter(&options, on_error, entries)?;
     if create.format.encode.options.iter().all(|o| o.name != "on_error") && encode == Encode::Json {
         notices.push(
             "records that cannot be decoded are skipped and counted in sys.source_errors; on_error in the ENCODE \
@@ -94,6 +96,7 @@ pub(super) fn build(
 ) -> Result<(Arc<dyn Source>, bool)> {
     formats::check_source(spec).map_err(|e| Error::new(Code::Protocol, e))?;
     let source = registry.build_source(spec).map_err(|e| options::refused(entries, Code::Config, &e))?;
+    check_dead_letter(source_dead_letters(registry, spec), entries)?;
     let validate = spec.options.get("validate").and_then(options::boolean).unwrap_or(true);
     Ok((source, validate))
 }
@@ -269,16 +272,11 @@ pub(super) fn on_error(value: Option<&str>, entries: &[OptionEntry]) -> Result<O
 }
 
 /// `dead_letter.*` in `WITH` is there if and only if `on_error` asks for it.
-pub(super) fn dead_letter(
-    registry: &Registry,
-    with: &Options,
-    on_error: OnError,
-    entries: &[OptionEntry],
-) -> Result<()> {
+pub(super) fn dead_letter(with: &Options, on_error: OnError, entries: &[OptionEntry]) -> Result<()> {
     let mut target = with.under("dead_letter.");
     let connector = target.remove("connector");
     let result = match (connector, on_error) {
-        (Some(connector), OnError::DeadLetter) => check_dead_letter(registry, &connector, &target),
+        (Some(_), OnError::DeadLetter) => Ok(()),
         (None, OnError::DeadLetter) => Err(Error::new(Code::Config, "missing field `dead_letter.connector`")),
         (Some(_), _) => {
             let text = "dead_letter.connector needs on_error = 'dead_letter' in the ENCODE options";

@@ -25,8 +25,10 @@ pub const KEYWORDS: &[&str] = &[
     "DESCRIBE",
     "DROP",
     "ENCODE",
+    "ERRORS",
     "EXISTS",
     "EXPLAIN",
+    "FOR",
     "FORMAT",
     "FROM",
     "IF",
@@ -157,6 +159,10 @@ fn show(cursor: &mut Cursor) -> Result<Statement> {
         let kind = kind(cursor, "SHOW CREATE")?;
         return Ok(Statement::ShowCreate { kind, name: object_name(cursor)? });
     }
+    if cursor.eat("errors") {
+        cursor.expect("for")?;
+        return Ok(Statement::ShowErrors { name: object_name(cursor)? });
+    }
     let target = if cursor.eat("sources") {
         InspectTarget::Sources
     } else if cursor.eat("sinks") {
@@ -167,8 +173,8 @@ fn show(cursor: &mut Cursor) -> Result<Statement> {
         InspectTarget::Splits
     } else {
         return Err(cursor.expected_keyword(
-            "SOURCES, SINKS, WORKERS, SPLITS or CREATE after SHOW",
-            &["SOURCES", "SINKS", "WORKERS", "SPLITS", "CREATE"],
+            "SOURCES, SINKS, WORKERS, SPLITS, ERRORS or CREATE after SHOW",
+            &["SOURCES", "SINKS", "WORKERS", "SPLITS", "ERRORS", "CREATE"],
         ));
     };
     let from = if cursor.eat("from") { Some(object_name(cursor)?) } else { None };

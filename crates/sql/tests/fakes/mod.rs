@@ -7,9 +7,7 @@ use connector::{
     BatchLimits, Capability, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind, Reader, Registry,
     Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
-use model::{
-    Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, SplitId, Start, TaskId,
-};
+use model::{Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, SplitId, Start, TaskId};
 use shardwright_sql as sql;
 use sql::{BoundSink, BoundSource, Statement};
 
