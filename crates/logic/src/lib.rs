@@ -10,6 +10,7 @@ pub mod gate;
 mod halves;
 pub mod invariant;
 pub mod lineage;
+pub mod mutant;
 pub mod outbox;
 pub mod pace;
 pub mod plan;
