@@ -6,11 +6,14 @@
 
 mod access;
 mod failure;
+pub(crate) mod puts;
+pub(crate) mod records;
 mod service;
+mod wire;
 
 pub(crate) use access::{Access, OPTIONS, OPTIONS_LEN};
 pub(crate) use failure::code_error;
-pub(crate) use service::{Lane, Service, ServiceDate};
+pub(crate) use service::{Bulk, Service, ServiceDate};
 
 use connector::OptionDef;
 

@@ -1,4 +1,5 @@
 //! One client for a stream's service: connects lazily, goes on to the next endpoint when one cannot be reached, counts calls.
+//! Small questions go through the SDK, the calls that carry the data over a [`Wire`].
 
 use std::{
     error::Error as StdError,
@@ -20,15 +21,20 @@ use aws_sdk_kinesis::{
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
 };
-use connector::Result;
+use bytes::Bytes;
+use connector::{Error, ErrorKind, Result};
 use opentelemetry::{KeyValue, metrics::Counter};
 use secrecy::ExposeSecret;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Access,
     access::Keys,
     failure::{Failure, failure},
+    wire::{self, Intake, Wire},
 };
 
 static CALLS: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -38,25 +44,39 @@ static CALLS: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
-/// Which time limit a call is under.
+/// The call that carries the data.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Lane {
-    /// Small questions: the general attempt limit.
-    Ask,
-    /// The bulk of the data: `GetRecords` of a source, `PutRecords` of a sink.
-    Bulk,
+pub(crate) enum Bulk {
+    /// Of a source.
+    GetRecords,
+    /// Of a sink.
+    PutRecords,
+}
+
+impl Bulk {
+    fn name(self) -> &'static str {
+        match self {
+            Self::GetRecords => "GetRecords",
+            Self::PutRecords => "PutRecords",
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Endpoint {
     url: Option<String>,
+    /// Under the general limit of an attempt.
     ask: Client,
+    /// Under the limit of the bulk call.
     bulk: Client,
+    /// The bulk call, once it was prepared.
+    wire: OnceLock<Wire>,
 }
 
 /// The service of one stream. Shared by all tasks of a source or sink.
 pub(crate) struct Service {
     access: Access,
+    bulk: Bulk,
     bulk_limit: Duration,
     http: Option<SharedHttpClient>,
     endpoints: OnceCell<Vec<Endpoint>>,
@@ -66,8 +86,13 @@ pub(crate) struct Service {
 impl Service {
     /// Nothing happens before the first call. `bulk_limit` is the time one bulk call may take; `http` replaces the SDK's own
     /// client.
-    pub(crate) fn new(access: Access, bulk_limit: Duration, http: Option<SharedHttpClient>) -> Self {
-        Self { access, bulk_limit, http, endpoints: OnceCell::new(), current: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        access: Access,
+        bulk: Bulk,
+        bulk_limit: Duration,
+        http: Option<SharedHttpClient>,
+    ) -> Self {
+        Self { access, bulk, bulk_limit, http, endpoints: OnceCell::new(), current: AtomicUsize::new(0) }
     }
 
     /// Which stream, where, and as whom.
@@ -78,7 +103,6 @@ impl Service {
     /// Calls `request` once; once per endpoint as long as none can be reached. `what` says in words what fails if it fails.
     pub(crate) async fn call<T, E, F, Fut>(
         &self,
-        lane: Lane,
         operation: &'static str,
         what: impl Fn() -> String,
         request: F,
@@ -88,66 +112,132 @@ impl Service {
         Fut: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        let others = self.access.endpoints.len().saturating_sub(1);
-        for _ in 0..others {
-            match self.attempt(lane, operation, &what, &request).await {
-                Err(failure) if failure.unreached => {}
+        let mut others = self.access.endpoints.len().saturating_sub(1);
+        loop {
+            let (index, endpoint) = self.endpoint().await;
+            let began = Instant::now();
+            let outcome = request(endpoint.ask.clone()).await;
+            let outcome =
+                outcome.map_err(|error| failure(&what(), endpoint.url.as_deref(), error, began.into_std()));
+            match self.settle(operation, index, outcome) {
+                Err(failure) if failure.unreached && others > 0 => others -= 1,
                 outcome => return outcome.map_err(|failure| failure.error),
             }
         }
-        self.attempt(lane, operation, &what, &request).await.map_err(|failure| failure.error)
     }
 
-    /// Calls `request` once, at one endpoint. If that cannot be reached, the next call goes to the next one.
-    pub(crate) async fn call_once<T, E, F, Fut>(
+    /// Sends `body` as the bulk call and makes of the answer's what `read` does; once per endpoint as long as none can be
+    /// reached.
+    pub(crate) async fn bulk<T>(
         &self,
-        lane: Lane,
-        operation: &'static str,
         what: impl Fn() -> String,
-        request: F,
-    ) -> Result<T>
-    where
-        F: FnOnce(Client) -> Fut,
-        Fut: Future<Output = Result<T, SdkError<E>>>,
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-    {
-        self.attempt(lane, operation, &what, request).await.map_err(|failure| failure.error)
+        body: Bytes,
+        read: impl Fn(&[u8]) -> Result<T, BoxError>,
+    ) -> Result<T> {
+        let mut others = self.access.endpoints.len().saturating_sub(1);
+        loop {
+            match self.exchange(&what, body.clone(), &read).await {
+                Err(failure) if failure.unreached && others > 0 => others -= 1,
+                outcome => return outcome.map_err(|failure| failure.error),
+            }
+        }
     }
 
-    async fn attempt<T, E, F, Fut>(
+    /// The same at one endpoint. If that cannot be reached, the next call goes to the next one.
+    pub(crate) async fn bulk_once<T>(
         &self,
-        lane: Lane,
-        operation: &'static str,
+        what: impl Fn() -> String,
+        body: Bytes,
+        read: impl Fn(&[u8]) -> Result<T, BoxError>,
+    ) -> Result<T> {
+        self.exchange(&what, body, &read).await.map_err(|failure| failure.error)
+    }
+
+    async fn exchange<T>(
+        &self,
         what: &impl Fn() -> String,
-        request: F,
-    ) -> Result<T, Failure>
-    where
-        F: FnOnce(Client) -> Fut,
-        Fut: Future<Output = Result<T, SdkError<E>>>,
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-    {
+        body: Bytes,
+        read: &impl Fn(&[u8]) -> Result<T, BoxError>,
+    ) -> Result<T, Failure> {
+        let (index, endpoint) = self.endpoint().await;
+        let began = Instant::now();
+        let failed = |error: wire::Error| failure(&what(), endpoint.url.as_deref(), error, began.into_std());
+        let outcome = match self.wire(endpoint, what, began).await {
+            Err(failure) => Err(failure),
+            Ok(wire) => match timeout_at(began + self.bulk_limit, wire.send(body, read)).await {
+                Ok(outcome) => outcome.map_err(failed),
+                Err(_) => {
+                    let text = format!("no answer within {:?}", self.bulk_limit);
+                    Err(failed(SdkError::timeout_error(text)))
+                }
+            },
+        };
+        self.settle(self.bulk.name(), index, outcome)
+    }
+
+    /// The bulk call of an endpoint. The first time the SDK is asked to prepare one, which takes credentials and no network
+    /// of the service.
+    async fn wire<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        what: &impl Fn() -> String,
+        began: Instant,
+    ) -> Result<&'a Wire, Failure> {
+        if let Some(wire) = endpoint.wire.get() {
+            return Ok(wire);
+        }
+        let Access { stream, region, limits, .. } = &self.access;
+        let intake = Intake::new(region, limits.connect, limits.read);
+        let (url, began) = (endpoint.url.as_deref(), began.into_std());
+        let refused = match self.bulk {
+            Bulk::GetRecords => {
+                let request =
+                    endpoint.bulk.get_records().shard_iterator("-").set_stream_arn(stream.arn.clone());
+                let sent = request.customize().interceptor(intake.clone()).send().await;
+                sent.err().map(|error| failure(&what(), url, error, began))
+            }
+            Bulk::PutRecords => {
+                let request = endpoint.bulk.put_records().stream_name(&stream.name);
+                let request = request.set_stream_arn(stream.arn.clone()).set_records(Some(Vec::new()));
+                let sent = request.customize().interceptor(intake.clone()).send().await;
+                sent.err().map(|error| failure(&what(), url, error, began))
+            }
+        };
+        match (intake.take(), refused) {
+            (Some(wire), _) => Ok(endpoint.wire.get_or_init(|| wire)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => {
+                let text = format!("{}: the request was sent before it was prepared", what());
+                Err(Failure { error: Error::new(ErrorKind::Bug, text), unreached: false })
+            }
+        }
+    }
+
+    async fn endpoint(&self) -> (usize, &Endpoint) {
         let endpoints = self.endpoints.get_or_init(|| self.connect()).await;
         let index = self.current.load(Ordering::Relaxed);
-        let endpoint = &endpoints[index % endpoints.len()];
-        let client = match lane {
-            Lane::Ask => endpoint.ask.clone(),
-            Lane::Bulk => endpoint.bulk.clone(),
-        };
-        let began = Instant::now();
-        let failure = match request(client).await {
-            Ok(answer) => {
-                count(operation, "ok");
-                return Ok(answer);
+        (index, &endpoints[index % endpoints.len()])
+    }
+
+    /// Counts an attempt, and moves everybody on from an endpoint that cannot be reached.
+    fn settle<T>(
+        &self,
+        operation: &'static str,
+        index: usize,
+        outcome: Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match &outcome {
+            Ok(_) => count(operation, "ok"),
+            Err(Failure { error, .. }) => {
+                count(operation, error.vendor_code().unwrap_or(error.kind().as_str()));
             }
-            Err(error) => failure(&what(), endpoint.url.as_deref(), error, began.into_std()),
-        };
-        count(operation, failure.error.vendor_code().unwrap_or(failure.error.kind().as_str()));
-        if failure.unreached {
+        }
+        if outcome.as_ref().is_err_and(|failure| failure.unreached) {
             // Only who failed at this endpoint moves everybody on, so that two callers do not skip one between them.
             let next = index.wrapping_add(1);
             let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         }
-        Err(failure)
+        outcome
     }
 
     async fn connect(&self) -> Vec<Endpoint> {
@@ -167,7 +257,8 @@ impl Service {
                     }
                     Client::from_conf(config.build())
                 };
-                Endpoint { ask: client(self.access.limits.attempt), bulk: client(self.bulk_limit), url }
+                let (ask, bulk) = (client(self.access.limits.attempt), client(self.bulk_limit));
+                Endpoint { ask, bulk, url, wire: OnceLock::new() }
             })
             .collect()
     }

@@ -2,36 +2,20 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::{config::SharedHttpClient, primitives::Blob, types::PutRecordsRequestEntry};
-use bytes::Bytes;
+use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::{Error, ErrorKind, Result};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::config::Config;
-use crate::aws::{Lane, Service, code_error};
+use crate::aws::{
+    Bulk, Service, code_error,
+    puts::{self, Entry, Put},
+};
 
 /// How long an answer about the largest record holds.
 const RECORD_MAX_AGE: Duration = Duration::from_secs(60);
 /// How long a run waits for that answer before it begins without it.
 const RECORD_MAX_PATIENCE: Duration = Duration::from_secs(2);
-
-/// One record to write.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// The partition key, 1…256 characters.
-    pub key: String,
-    /// May be empty: that is a tombstone.
-    pub data: Bytes,
-}
-
-/// What came of one record.
-#[derive(Debug)]
-pub(crate) enum Put {
-    /// It is in `shard` under `number` (decimal; compared as a number).
-    Stored { shard: String, number: String },
-    /// It is not.
-    Failed(Error),
-}
 
 /// The service, as a writer needs it.
 pub(crate) struct Client {
@@ -41,7 +25,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(config: &Config, http: Option<SharedHttpClient>) -> Self {
-        let service = Service::new(config.access.clone(), config.attempt, http);
+        let service = Service::new(config.access.clone(), Bulk::PutRecords, config.attempt, http);
         Self { service, record_max: Mutex::new(None) }
     }
 
@@ -55,7 +39,6 @@ impl Client {
         let stream = &self.service.access().stream;
         self.service
             .call(
-                Lane::Ask,
                 "ListShards",
                 || format!("failed to list shards of stream `{}`", stream.name),
                 |client| {
@@ -91,7 +74,6 @@ impl Client {
         let answer = self
             .service
             .call(
-                Lane::Ask,
                 "DescribeStreamSummary",
                 || format!("failed to describe stream `{}`", stream.name),
                 |client| {
@@ -116,56 +98,33 @@ impl Client {
         }
     }
 
-    /// Writes `entries` in one request; the answers are in their order.
-    pub(crate) async fn put_records(&self, entries: Vec<Entry>) -> Result<Vec<Put>> {
-        let stream = &self.service.access().stream;
-        let sent = entries.len();
-        let what = || format!("failed to write to stream `{}`", stream.name);
-        let records: Vec<PutRecordsRequestEntry> = entries
-            .into_iter()
-            .map(|entry| {
-                PutRecordsRequestEntry::builder()
-                    .data(Blob::new(Vec::from(entry.data)))
-                    .partition_key(entry.key)
-                    .build()
-                    .map_err(|e| Error::new(ErrorKind::Bug, what()).because(e))
-            })
-            .collect::<Result<_>>()?;
-        let answer = self
-            .service
-            .call_once(Lane::Bulk, "PutRecords", what, |client| {
-                client
-                    .put_records()
-                    .stream_name(&stream.name)
-                    .set_stream_arn(stream.arn.clone())
-                    .set_records(Some(records))
-                    .send()
-            })
-            .await
-            .map_err(refusal)?;
-        let results = answer.records();
-        if results.len() != sent {
-            return Err(Error::new(
-                ErrorKind::Bug,
-                format!(
-                    "{}: request record count {sent} not match the response record count {}",
-                    what(),
-                    results.len()
-                ),
-            ));
-        }
-        Ok(answer
-            .records
-            .into_iter()
-            .map(|result| match (result.error_code, result.shard_id, result.sequence_number) {
-                (None, Some(shard), Some(number)) => Put::Stored { shard, number },
-                (code, ..) => {
-                    let code = code.unwrap_or_else(|| "InternalFailure".to_owned());
-                    let message = result.error_message.unwrap_or_default();
-                    Put::Failed(per_record(code_error(&what(), &code, &message, None)))
-                }
-            })
-            .collect())
+    /// Writes `entries` in one request; `judge` is shown what came of each, in their order.
+    pub(crate) async fn put_records<T>(
+        &self,
+        entries: &[Entry],
+        judge: impl Fn(&[Put<'_>]) -> T,
+    ) -> Result<T> {
+        let body = puts::ask(&self.service.access().stream, entries);
+        let read = |body: &[u8]| {
+            let puts = puts::read(body)?;
+            Ok(if puts.len() == entries.len() { Ok(judge(&puts)) } else { Err(puts.len()) })
+        };
+        let answer = self.service.bulk_once(|| self.what(), body, read).await.map_err(refusal)?;
+        answer.map_err(|got| {
+            let (what, sent) = (self.what(), entries.len());
+            let text =
+                format!("{what}: request record count {sent} not match the response record count {got}");
+            Error::new(ErrorKind::Bug, text)
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("failed to write to stream `{}`", self.stream())
+    }
+
+    /// Why a record was not stored, from the code and the message of the service.
+    pub(crate) fn failed(&self, code: &str, message: &str) -> Error {
+        per_record(code_error(&self.what(), code, message, None))
     }
 }
 

@@ -8,7 +8,7 @@
 //! value.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -21,10 +21,8 @@ use model::Batch;
 use opentelemetry::{KeyValue, metrics::Counter};
 use tokio::time::Instant;
 
-use super::{
-    Shared,
-    client::{Entry, Put},
-};
+use super::Shared;
+use crate::aws::puts::{Entry, Put};
 
 /// Records in one request (the service's limit).
 pub(crate) const REQUEST_RECORDS: usize = 500;
@@ -146,15 +144,14 @@ async fn deliver(
     for request in requests {
         let left = shared.attempt.saturating_sub(began.elapsed());
         let (rows, entries): (Vec<usize>, Vec<Entry>) = request.into_iter().map(|r| (r.row, r.entry)).unzip();
-        let keys: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
         if unsure {
             let unsent =
                 || Error::new(ErrorKind::Unavailable, "not sent: what became of an earlier part is unknown");
             rejected.extend(rows.iter().map(|row| Rejected { row: *row, error: unsent() }));
             continue;
         }
-        match put(shared, entries, left, began).await {
-            Ok(puts) => judge(&rows, &keys, puts, &mut rejected),
+        match put(shared, &rows, &entries, left, began).await {
+            Ok(mut failed) => rejected.append(&mut failed),
             // Bisection needs the whole batch, unless it is clear which row is meant.
             Err(error) if single || (error.kind() == ErrorKind::Rejected && rows.len() > 1) => {
                 return Err(error);
@@ -169,7 +166,13 @@ async fn deliver(
     Ok(rejected)
 }
 
-async fn put(shared: &Shared, entries: Vec<Entry>, left: Duration, began: Instant) -> Result<Vec<Put>> {
+async fn put(
+    shared: &Shared,
+    rows: &[usize],
+    entries: &[Entry],
+    left: Duration,
+    began: Instant,
+) -> Result<Vec<Rejected>> {
     let timed_out = |ambiguous: bool| {
         let text = format!(
             "failed to write to stream `{}`: no answer within {:?}",
@@ -182,7 +185,9 @@ async fn put(shared: &Shared, entries: Vec<Entry>, left: Duration, began: Instan
     if left.is_zero() {
         return Err(timed_out(false));
     }
-    match tokio::time::timeout(left, shared.client.put_records(entries)).await {
+    let failed = |code: &str, message: &str| shared.client.failed(code, message);
+    let judge = |puts: &[Put<'_>]| judge(rows, entries, puts, failed);
+    match tokio::time::timeout(left, shared.client.put_records(entries, judge)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(timed_out(true)),
     }
@@ -201,28 +206,39 @@ fn again(error: &Error) -> Error {
 }
 
 /// Turns the answers of one request into rejected rows.
-fn judge(rows: &[usize], keys: &[String], puts: Vec<Put>, rejected: &mut Vec<Rejected>) {
+fn judge(
+    rows: &[usize],
+    entries: &[Entry],
+    puts: &[Put<'_>],
+    failed: impl Fn(&str, &str) -> Error,
+) -> Vec<Rejected> {
+    let mut rejected = Vec::new();
     // Per key: its shard and the largest number so far; `None` once an inversion was seen.
-    let mut last: HashMap<&str, Option<(String, String)>> = HashMap::new();
-    for ((row, key), put) in rows.iter().zip(keys).zip(puts) {
-        let (shard, number) = match put {
-            Put::Failed(error) => {
-                rejected.push(Rejected { row: *row, error });
+    let mut last: HashMap<&str, Option<(&str, &str)>> = HashMap::with_capacity(entries.len());
+    for ((row, entry), put) in rows.iter().zip(entries).zip(puts) {
+        let (shard, number) = match put.outcome() {
+            Ok(place) => place,
+            Err((code, message)) => {
+                rejected.push(Rejected { row: *row, error: failed(code, message) });
                 continue;
             }
-            Put::Stored { shard, number } => (shard, number),
         };
-        let in_order = match last.get(key.as_str()) {
-            None => true,
-            Some(None) => false,
-            // A reshard within the request: another shard's numbers say nothing about this one's.
-            Some(Some((before_shard, before))) => *before_shard != shard || ascends(before, &number),
+        let place = Some((shard, number));
+        let in_order = match last.entry(&entry.key) {
+            hash_map::Entry::Vacant(first) => {
+                first.insert(place);
+                true
+            }
+            hash_map::Entry::Occupied(mut last) => {
+                // A reshard within the request: another shard's numbers say nothing about this one's.
+                let ascends =
+                    last.get().is_some_and(|(there, before)| there != shard || ascends(before, number));
+                last.insert(place.filter(|_| ascends));
+                ascends
+            }
         };
-        if in_order {
-            last.insert(key, Some((shard, number)));
-        } else {
-            last.insert(key, None);
-            INVERSIONS.add(1, &[KeyValue::new("shard", shard)]);
+        if !in_order {
+            INVERSIONS.add(1, &[KeyValue::new("shard", shard.to_owned())]);
             let text = "stored before an earlier record of its key: written again".to_owned();
             rejected.push(Rejected {
                 row: *row,
@@ -230,6 +246,7 @@ fn judge(rows: &[usize], keys: &[String], puts: Vec<Put>, rejected: &mut Vec<Rej
             });
         }
     }
+    rejected
 }
 
 /// Decimal numbers of up to 56 digits.
@@ -240,7 +257,10 @@ fn ascends(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::aws::puts;
 
     fn row(row: usize, size: usize) -> Row {
         Row { row, entry: Entry { key: "k".into(), data: Bytes::from(vec![0; size - 1]) } }
@@ -261,41 +281,36 @@ mod tests {
         assert_eq!(shape(&[]), Vec::<Vec<usize>>::new());
     }
 
-    fn stored(shard: &str, number: &str) -> Put {
-        Put::Stored { shard: shard.into(), number: number.into() }
+    fn stored(shard: &str, number: &str) -> Value {
+        json!({"ShardId": shard, "SequenceNumber": number})
     }
 
-    fn judged(keys: &[&str], puts: Vec<Put>) -> Vec<(usize, ErrorKind)> {
+    fn judged(keys: &[&str], puts: &[Value]) -> Vec<(usize, ErrorKind)> {
         let rows: Vec<usize> = (10..10 + keys.len()).collect();
-        let keys: Vec<String> = keys.iter().map(|k| (*k).to_owned()).collect();
-        let mut rejected = Vec::new();
-        judge(&rows, &keys, puts, &mut rejected);
+        let entry = |key: &&str| Entry { key: (*key).to_owned(), data: Bytes::new() };
+        let entries: Vec<Entry> = keys.iter().map(entry).collect();
+        let body = json!({"Records": puts}).to_string();
+        let failed = |code: &str, message: &str| crate::aws::code_error("x", code, message, None);
+        let rejected = judge(&rows, &entries, &puts::read(body.as_bytes()).unwrap(), failed);
         rejected.iter().map(|r| (r.row, r.error.kind())).collect()
     }
 
     #[test]
     fn from_an_inversion_on_the_key_is_written_again() {
-        let puts = vec![stored("s", "100"), stored("s", "99"), stored("s", "5"), stored("s", "101")];
+        let puts = [stored("s", "100"), stored("s", "99"), stored("s", "5"), stored("s", "101")];
         assert_eq!(
-            judged(&["a", "a", "b", "a"], puts),
+            judged(&["a", "a", "b", "a"], &puts),
             [(11, ErrorKind::Unavailable), (13, ErrorKind::Unavailable)]
         );
-        let puts = vec![stored("s", "100"), stored("t", "99")];
-        assert_eq!(judged(&["a", "a"], puts), [], "numbers of two shards are not compared");
+        let puts = [stored("s", "100"), stored("t", "99")];
+        assert_eq!(judged(&["a", "a"], &puts), [], "numbers of two shards are not compared");
     }
 
     #[test]
     fn only_failed_entries_come_back() {
-        let puts = vec![
-            stored("s", "1"),
-            Put::Failed(code_error("ProvisionedThroughputExceededException")),
-            stored("s", "2"),
-        ];
-        assert_eq!(judged(&["a", "b", "c"], puts), [(11, ErrorKind::Throttled)]);
-    }
-
-    fn code_error(code: &str) -> Error {
-        crate::aws::code_error("x", code, "", None)
+        let throttled = json!({"ErrorCode": "ProvisionedThroughputExceededException"});
+        let puts = [stored("s", "1"), throttled, stored("s", "2")];
+        assert_eq!(judged(&["a", "b", "c"], &puts), [(11, ErrorKind::Throttled)]);
     }
 
     #[test]

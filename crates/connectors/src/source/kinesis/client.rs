@@ -11,7 +11,7 @@ use connector::{Error, ErrorKind, Result};
 use model::{Creation, HashRange, Split, SplitId, Timestamp};
 
 use super::config::Config;
-use crate::aws::{Lane, Service, ServiceDate};
+use crate::aws::{Bulk, Service, ServiceDate};
 
 /// One `GetRecords` may carry 10 MiB over a slow line (docs/kinesis.md 3.6).
 const READ_ATTEMPT: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ impl Client {
     pub(crate) fn new(config: &Config, http: Option<SharedHttpClient>) -> Self {
         let limits = &config.access.limits;
         let read = if limits.attempt_given { limits.attempt } else { READ_ATTEMPT };
-        Self { service: Service::new(config.access.clone(), read, http) }
+        Self { service: Service::new(config.access.clone(), Bulk::GetRecords, read, http) }
     }
 
     /// The stream's name, for messages.
@@ -69,7 +69,6 @@ impl Client {
         let answer = self
             .service
             .call(
-                Lane::Ask,
                 "DescribeStreamSummary",
                 || format!("failed to describe stream `{}`", stream.name),
                 |client| {
@@ -114,7 +113,6 @@ impl Client {
             let page = self
                 .service
                 .call(
-                    Lane::Ask,
                     "ListShards",
                     || format!("failed to list shards of stream `{}`", stream.name),
                     |client| {
@@ -152,7 +150,6 @@ impl Client {
         let answer = self
             .service
             .call(
-                Lane::Ask,
                 "GetShardIterator",
                 || format!("failed to open shard `{shard}` of stream `{}`", stream.name),
                 |client| {

@@ -1,0 +1,269 @@
+//! The calls that carry the data, `GetRecords` and `PutRecords`, without the SDK's machinery for each call. Called by
+//! [`super::Service`] only.
+//!
+//! The SDK prepares one request of the operation, with everything that options, environment and endpoint rules make of it,
+//! and hands it over before it signs it ([`Intake`]): where it goes, its headers, and the parts that the SDK works with.
+//! From then on a call is: credentials from the SDK's own cache, our body, a signature, the SDK's own HTTP connector.
+//! Bodies are the business of [`super::records`] and [`super::puts`].
+//!
+//! Errors are the SDK's, so that [`super::failure`] judges both ways alike. Time limits other than those of connecting and
+//! reading are the caller's.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_kinesis::{
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
+    error::{BoxError, ErrorMetadata, ProvideErrorMetadata, SdkError},
+    primitives::{DateTime, DateTimeFormat},
+};
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    sign::v4,
+};
+use aws_smithy_runtime_api::client::{
+    auth::AuthSchemeId,
+    http::{HttpClient, HttpConnector, HttpConnectorSettings, SharedHttpConnector},
+    identity::{Identity, ResolveCachedIdentity, SharedIdentityResolver},
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::GetIdentityResolver,
+};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// A round trip that took longer tells nothing about the service's clock.
+const TRUSTED_FLIGHT: Duration = Duration::from_secs(15 * 60);
+/// No answer is larger (10 MiB of records in base64, and what stands around them); more is not taken on trust.
+const ANSWER_MAX: usize = 16 << 20;
+/// Headers that belong to one request, or to its body.
+const OWN_HEADERS: [&str; 4] = ["content-length", "host", "amz-sdk-invocation-id", "amz-sdk-request"];
+
+/// What the service said when it refused.
+#[derive(Debug)]
+pub(crate) struct Refusal(ErrorMetadata);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Refusal {}
+
+impl ProvideErrorMetadata for Refusal {
+    fn meta(&self) -> &ErrorMetadata {
+        &self.0
+    }
+}
+
+/// What comes of a call that has no answer.
+pub(crate) type Error = SdkError<Refusal, HttpResponse>;
+
+/// One operation at one endpoint.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    uri: String,
+    headers: Vec<(String, String)>,
+    region: String,
+    connector: SharedHttpConnector,
+    components: RuntimeComponents,
+    identities: SharedIdentityResolver,
+    /// How far the service's clock is ahead of ours, in ms: signatures are valid for five minutes of its time.
+    skew: AtomicI64,
+}
+
+impl Wire {
+    fn new(request: &HttpRequest, components: &RuntimeComponents, intake: &Intake) -> Result<Self, BoxError> {
+        let http = components.http_client().ok_or("there is no HTTP client")?;
+        let identities = components
+            .identity_resolver(AuthSchemeId::new("sigv4"))
+            .ok_or("there are no credentials to sign with")?;
+        let own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        let headers = request.headers().iter().filter(|(name, _)| !own(name));
+        Ok(Self {
+            uri: request.uri().to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            region: intake.region.clone(),
+            connector: http.http_connector(&intake.settings, components),
+            components: components.clone(),
+            identities,
+            skew: AtomicI64::new(0),
+        })
+    }
+
+    /// Sends `body`, once. What comes back is what `read` makes of the body of a good answer.
+    pub(crate) async fn send<T>(
+        &self,
+        body: Bytes,
+        read: impl Fn(&[u8]) -> Result<T, BoxError>,
+    ) -> Result<T, Error> {
+        // As the SDK has it: what goes wrong before a request is on its way is a failure to dispatch it.
+        let unsent = |error: BoxError| SdkError::dispatch_failure(ConnectorError::other(error, None));
+        let identity = self.identity().await.map_err(unsent)?;
+        let sent = self.now();
+        let request = self.request(body, &identity, self.service_time(sent)).map_err(unsent)?;
+        let mut response = self.connector.call(request).await.map_err(SdkError::dispatch_failure)?;
+        self.learn(&response, sent);
+        let length = response.headers().get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+        let body = collect(response.take_body(), length).await;
+        if response.status().is_success() {
+            return match body.and_then(|body| read(&body)) {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(SdkError::response_error(error, response)),
+            };
+        }
+        match body {
+            Ok(body) => Err(SdkError::service_error(refusal(&response, &body), response)),
+            Err(error) => Err(SdkError::response_error(error, response)),
+        }
+    }
+
+    async fn identity(&self) -> Result<Identity, BoxError> {
+        let (cache, bag) = (self.components.identity_cache(), ConfigBag::base());
+        cache.resolve_cached_identity(self.identities.clone(), &self.components, &bag).await
+    }
+
+    fn request(&self, body: Bytes, identity: &Identity, at: SystemTime) -> Result<HttpRequest, BoxError> {
+        let params = v4::SigningParams::builder()
+            .identity(identity)
+            .region(&self.region)
+            .name("kinesis")
+            .time(at)
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let signable = SignableRequest::new("POST", self.uri.as_str(), headers, SignableBody::Bytes(&body))?;
+        let (signature, _) = sign(signable, &params)?.into_parts();
+        let mut request = HttpRequest::new(SdkBody::from(body));
+        request.set_method("POST")?;
+        request.set_uri(self.uri.as_str())?;
+        let headers = request.headers_mut();
+        for (name, value) in &self.headers {
+            headers.try_insert(name.clone(), value.clone())?;
+        }
+        for (name, value) in signature.headers() {
+            headers.try_insert(name.to_owned(), value.to_owned())?;
+        }
+        Ok(request)
+    }
+
+    fn now(&self) -> SystemTime {
+        self.components.time_source().unwrap_or_default().now()
+    }
+
+    fn service_time(&self, now: SystemTime) -> SystemTime {
+        let skew = self.skew.load(Ordering::Relaxed);
+        let distance = Duration::from_millis(skew.unsigned_abs());
+        let moved = if skew < 0 { now.checked_sub(distance) } else { now.checked_add(distance) };
+        moved.unwrap_or(now)
+    }
+
+    /// Every answer tells the service's time, half a round trip ago.
+    fn learn(&self, response: &HttpResponse, sent: SystemTime) {
+        let flight = self.now().duration_since(sent).unwrap_or_default();
+        let date = response.headers().get("date").filter(|_| response.headers().get("age").is_none());
+        let told = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+        let (Some(told), Ok(sent)) = (told.and_then(|told| told.to_millis().ok()), millis(sent)) else {
+            return;
+        };
+        if flight <= TRUSTED_FLIGHT {
+            let half = i64::try_from(flight.as_millis() / 2).unwrap_or_default();
+            self.skew.store(told - sent - half, Ordering::Relaxed);
+        }
+    }
+}
+
+fn millis(at: SystemTime) -> Result<i64, BoxError> {
+    Ok(i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
+}
+
+/// The whole body. `length` is what the answer promised, and only a hint.
+async fn collect(body: SdkBody, length: usize) -> Result<Bytes, BoxError> {
+    let mut stream = ByteStream::new(body);
+    let Some(first) = stream.next().await.transpose()? else { return Ok(Bytes::new()) };
+    if first.len() == length {
+        return Ok(first);
+    }
+    let mut whole = Vec::with_capacity(length.clamp(first.len(), ANSWER_MAX));
+    whole.extend_from_slice(&first);
+    while let Some(part) = stream.next().await.transpose()? {
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole.into())
+}
+
+/// The code of an error is in a header or in the body, as `namespace#Code:address`.
+fn refusal(response: &HttpResponse, body: &[u8]) -> Refusal {
+    #[derive(Default, Deserialize)]
+    struct Said {
+        code: Option<String>,
+        #[serde(rename = "__type")]
+        kind: Option<String>,
+        #[serde(alias = "Message", alias = "errorMessage")]
+        message: Option<String>,
+    }
+    let said: Said = serde_json::from_slice(body).unwrap_or_default();
+    let in_header = response.headers().get("x-amzn-errortype").map(ToOwned::to_owned);
+    let code = in_header.or(said.code).or(said.kind);
+    let bare = |code: &str| {
+        let code = code.split_once(':').map_or(code, |(code, _)| code);
+        code.split_once('#').map_or(code, |(_, code)| code).to_owned()
+    };
+    let mut meta = ErrorMetadata::builder();
+    if let Some(code) = code.as_deref().map(bare) {
+        meta = meta.code(code);
+    }
+    if let Some(message) = said.message {
+        meta = meta.message(message);
+    }
+    Refusal(meta.build())
+}
+
+/// Takes a request over from the SDK just before it is signed. Its call then fails: nothing was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    region: String,
+    settings: HttpConnectorSettings,
+    taken: Arc<Mutex<Option<Wire>>>,
+}
+
+impl Intake {
+    /// `region` is what is signed for.
+    pub(crate) fn new(region: &str, connect: Duration, read: Option<Duration>) -> Self {
+        let mut settings = HttpConnectorSettings::builder().connect_timeout(connect);
+        settings.set_read_timeout(read);
+        Self { region: region.to_owned(), settings: settings.build(), taken: Arc::default() }
+    }
+
+    /// What was taken over.
+    pub(crate) fn take(&self) -> Option<Wire> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Intercept for Intake {
+    fn name(&self) -> &'static str {
+        "Intake"
+    }
+
+    fn read_before_signing(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        components: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let wire = Wire::new(context.request(), components, self)?;
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
+        Err("the request was taken over".into())
+    }
+}
