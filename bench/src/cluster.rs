@@ -15,15 +15,22 @@ use proto::v1::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
+    sync::OnceCell,
 };
 use tonic::transport::Channel;
 
-use crate::{RunArgs, endpoint::Endpoint, probe};
+use crate::{
+    RunArgs,
+    endpoint::{self, Endpoint},
+    probe, scrape,
+};
 
 /// No start takes so long.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The stream that is full.
+const FULL: &str = "bench-full";
 
 /// What all cases share.
 pub(crate) struct Bench {
@@ -32,6 +39,7 @@ pub(crate) struct Bench {
     /// The endpoint.
     pub(crate) endpoint: Endpoint,
     binary: PathBuf,
+    full: OnceCell<()>,
 }
 
 impl Bench {
@@ -42,7 +50,7 @@ impl Bench {
         if !binary.is_file() {
             bail!("no `{}`; build the workspace first, or say --binary", binary.display());
         }
-        Ok(Self { args, endpoint: Endpoint::start().await?, binary })
+        Ok(Self { args, endpoint: Endpoint::start().await?, binary, full: OnceCell::new() })
     }
 
     /// Whether a case is asked for.
@@ -59,9 +67,21 @@ impl Bench {
         )
     }
 
-    /// A new cluster with a coordinator and no worker.
+    /// The stream that is full: filled when it is first asked for.
+    pub(crate) async fn full(&self) -> Result<&'static str> {
+        let fill = || endpoint::fill_new(self.endpoint.client(), FULL, self.args.records);
+        self.full.get_or_try_init(fill).await?;
+        Ok(FULL)
+    }
+
+    /// A new cluster with a coordinator that keeps everything in memory, and no worker.
     pub(crate) async fn cluster(&self) -> Result<Cluster> {
-        Cluster::start(&self.binary).await
+        self.cluster_on("memory:").await
+    }
+
+    /// A new cluster with a coordinator on this store, and no worker.
+    pub(crate) async fn cluster_on(&self, store: &str) -> Result<Cluster> {
+        Cluster::start(&self.binary, store).await
     }
 }
 
@@ -98,13 +118,7 @@ impl Member {
 
     /// The sum of all series of a metric; `None` while it is not there.
     pub(crate) async fn metric(&self, name: &str) -> Result<Option<f64>> {
-        let text = get(self.metrics, "/metrics").await?;
-        let values: Vec<f64> = text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
-        Ok((!values.is_empty()).then(|| values.iter().sum()))
+        Ok(scrape::sum(&scrape::get(self.metrics, "/metrics").await?, name, ""))
     }
 
     /// Memory, threads and CPU of it over a while, in which it should rest.
@@ -137,18 +151,19 @@ pub(crate) struct Cluster {
     pub(crate) coordinator: Member,
     /// The workers by name.
     pub(crate) workers: BTreeMap<String, Member>,
+    /// Where the coordinator listens.
+    pub(crate) url: String,
     admin: AdminClient<Channel>,
-    url: String,
     binary: PathBuf,
     directory: TempDir,
 }
 
 impl Cluster {
-    async fn start(binary: &Path) -> Result<Self> {
+    async fn start(binary: &Path, store: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let (listen, metrics) = (free_address()?, free_address()?);
         let mut command = Command::new(binary);
-        command.args(["coordinator", "--store", "memory:", "--listen", &listen.to_string()]);
+        command.args(["coordinator", "--store", store, "--listen", &listen.to_string()]);
         command.args(["--telemetry-listen", &metrics.to_string()]);
         let process = spawn(command, &directory.path().join("coordinator.log"))?;
         let url = format!("http://{listen}");
@@ -224,7 +239,7 @@ impl Cluster {
                 return Ok(());
             }
             if start.elapsed() > deadline {
-                bail!("waited {} s for {what}: {status:#?}\n{}", deadline.as_secs(), self.logs());
+                bail!("waited {} s for {what}\n{status:#?}\n{}", deadline.as_secs(), self.logs());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -284,13 +299,4 @@ async fn connect(url: &str) -> Result<AdminClient<Channel>> {
 /// An address that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-async fn get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }

@@ -1,9 +1,14 @@
 //! The Kinesis endpoint that everything is measured against, and what is put into it.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
+use axum::middleware;
 use integration_tests::endpoint;
 pub(crate) use integration_tests::endpoint::{client, create_stream};
 use tokio::{
@@ -13,11 +18,19 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::reads::{Watch, observe};
+
 /// Bytes of a record, partition key not counted.
 pub(crate) const RECORD_BYTES: usize = 562;
 
 /// Records of one PutRecords: the service's limit.
 const PUT_RECORDS_MAX: u64 = 500;
+
+/// Shards of a stream that is read as fast as it goes.
+pub(crate) const SHARDS: i32 = 8;
+
+/// Shards that the endpoint holds at most, all streams.
+const SHARDS_MAX: u32 = 4000;
 
 /// Fillers at work at the same time.
 const FILLERS: u64 = 8;
@@ -26,7 +39,10 @@ const FILLERS: u64 = 8;
 pub(crate) async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the endpoint")?;
     println!("http://{}", listener.local_addr()?);
-    endpoint::serve(listener, endpoint::quick()).await
+    let options = endpoint::StoreOptions { shard_limit: SHARDS_MAX, ..endpoint::quick() };
+    let watch = Arc::new(Mutex::new(Watch::default()));
+    let layer = middleware::from_fn(move |request, next| observe(Arc::clone(&watch), request, next));
+    endpoint::serve_app(listener, endpoint::app(options).layer(layer)).await
 }
 
 /// An endpoint in a process of its own; killed with this value.
@@ -62,8 +78,16 @@ pub(crate) async fn open_shards(client: &Client, stream: &str) -> Result<Vec<Str
     Ok(open.iter().map(|shard| shard.shard_id().to_owned()).collect())
 }
 
-/// Fills a stream with numbered records of [`RECORD_BYTES`], spread evenly over its hash range.
-pub(crate) async fn fill(client: &Client, stream: &str, records: u64) -> Result<()> {
+/// Creates a stream and fills it with numbered records of [`RECORD_BYTES`], spread evenly over its hash range.
+pub(crate) async fn fill_new(client: Client, stream: &str, records: u64) -> Result<()> {
+    create_stream(&client, stream, SHARDS).await?;
+    let start = Instant::now();
+    fill(&client, stream, records).await?;
+    eprintln!("{records} records put in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn fill(client: &Client, stream: &str, records: u64) -> Result<()> {
     let mut fillers = JoinSet::new();
     for filler in 0..FILLERS {
         let (client, stream) = (client.clone(), stream.to_owned());

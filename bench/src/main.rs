@@ -5,12 +5,18 @@
 //! worker. It prints tables and writes JSON. Nothing here is asserted: figures belong to a machine.
 
 mod cluster;
+mod crowd;
 mod endpoint;
+mod fake_worker;
 mod handover;
+mod kafka;
 mod limit;
+mod live;
 mod probe;
+mod reads;
 mod report;
 mod rest;
+mod scrape;
 mod sdk;
 mod throughput;
 
@@ -50,9 +56,12 @@ pub(crate) struct RunArgs {
     /// How many workers are killed
     #[arg(long, env = "SHARDWRIGHT_BENCH_KILLS", default_value_t = 10)]
     kills: u32,
-    /// Bootstrap servers of a Kafka; without them that case is skipped
+    /// Bootstrap servers of a Kafka; without them one is started for its case
     #[arg(long, env = "SHARDWRIGHT_BENCH_KAFKA")]
     kafka: Option<String>,
+    /// What starts and stops a Kafka: `start --port P --data DIR --while PID`, `stop --data DIR`
+    #[arg(long, default_value = "scripts/servers/kafka")]
+    kafka_script: PathBuf,
     /// The `shardwright` binary; the one beside this one if absent
     #[arg(long, env = "SHARDWRIGHT_BIN")]
     binary: Option<PathBuf>,
@@ -112,9 +121,12 @@ impl RunArgs {
 async fn run(args: RunArgs) -> Result<()> {
     let bench = cluster::Bench::prepare(args).await?;
     let mut report = report::Report::new();
-    throughput::measure(&bench, &mut report).await?;
-    rest::measure(&bench, &mut report).await?;
-    handover::measure(&bench, &mut report).await?;
+    throughput::measure(&bench, &mut report).await;
+    rest::measure(&bench, &mut report).await;
+    let outcome = crowd::measure(&bench, &mut report).await;
+    report.outcome("crowd", outcome);
+    let outcome = handover::measure(&bench, &mut report).await;
+    report.outcome("handover", outcome);
     report.print();
     report.write(&bench.args.json)
 }

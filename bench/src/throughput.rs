@@ -7,80 +7,92 @@ use tokio::process::Command;
 
 use crate::{
     cluster::Bench,
-    endpoint, probe,
-    report::{Report, Throughput},
+    endpoint::{self, SHARDS},
+    kafka::Kafka,
+    probe,
+    report::{
+        Aim::{self, AtMost},
+        Judged, Report, Throughput,
+    },
 };
 
-/// Shards of every stream here.
-const SHARDS: i32 = 8;
-
 /// What the records hold.
-pub(crate) const COLUMNS: &str = "id BIGINT, \"user\" VARCHAR, kind VARCHAR, at TIMESTAMPTZ, price DOUBLE PRECISION, ok BOOLEAN, \
+const COLUMNS: &str = "id BIGINT, \"user\" VARCHAR, kind VARCHAR, at TIMESTAMPTZ, price DOUBLE PRECISION, ok BOOLEAN, \
      score DOUBLE PRECISION, note VARCHAR";
 
-/// The stream that is full.
-pub(crate) const FULL: &str = "bench-full";
+const BLACKHOLE: &str = "CREATE SINK k FROM s WITH (connector = 'blackhole')";
+
+/// Peak memory of a worker with eight hot shards, MiB.
+const MEMORY: Aim = AtMost(150.0);
 
 /// Measures all cases that are asked for.
-pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    let client = bench.endpoint.client();
-    endpoint::create_stream(&client, FULL, SHARDS).await?;
-    let start = Instant::now();
-    endpoint::fill(&client, FULL, bench.args.records).await?;
-    eprintln!("{} records put in {:.1} s", bench.args.records, start.elapsed().as_secs_f64());
+pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
     for (name, command) in [("limit: bare loop", "limit"), ("sdk: aws-sdk-kinesis loop", "sdk")] {
         if bench.wants(name) {
-            report.throughput(beside(bench, name, command).await?);
+            let outcome = beside(bench, report, name, command).await;
+            report.outcome(name, outcome);
         }
     }
-    let bytes =
-        format!("CREATE SOURCE s (data BYTEA) WITH ({}) FORMAT PLAIN ENCODE BYTES", from_start(bench));
-    let json = format!("CREATE SOURCE s ({COLUMNS}) WITH ({}) FORMAT PLAIN ENCODE JSON", from_start(bench));
-    let blackhole = "CREATE SINK k FROM s WITH (connector = 'blackhole')".to_owned();
-    let out = "bench-out";
-    let kinesis = format!(
-        "CREATE SINK k FROM s WITH ({}, primary_key = 'user') FORMAT PLAIN ENCODE JSON",
-        bench.kinesis(out)
-    );
-    worker(bench, report, "worker: BYTES → blackhole", "≤ 2.0", [&bytes, &blackhole]).await?;
-    worker(bench, report, "worker: JSON → blackhole", "≤ 3.0", [&json, &blackhole]).await?;
-    if bench.wants("worker: JSON → JSON → Kinesis") {
-        endpoint::create_stream(&client, out, SHARDS).await?;
+    for case in [BYTES, JSON, KINESIS, KAFKA] {
+        if bench.wants(case) {
+            let outcome = worker_case(bench, report, case).await;
+            report.outcome(case, outcome);
+        }
     }
-    worker(bench, report, "worker: JSON → JSON → Kinesis", "≤ 6.0", [&json, &kinesis]).await?;
-    let Some(kafka) = &bench.args.kafka else {
-        report.skip("worker: JSON → Kafka: no SHARDWRIGHT_BENCH_KAFKA (bootstrap servers)".to_owned());
-        return Ok(());
-    };
-    let kafka = format!(
-        "CREATE SINK k FROM s WITH (connector = 'kafka', properties.bootstrap.server = '{kafka}', topic = 'shardwright-bench', \
-         primary_key = 'user') FORMAT PLAIN ENCODE JSON"
-    );
-    worker(bench, report, "worker: JSON → Kafka", "", [&json, &kafka]).await
 }
 
-/// The options of a source that reads the full stream from its start.
-fn from_start(bench: &Bench) -> String {
-    format!("{}, scan.startup.mode = 'earliest'", bench.kinesis(FULL))
+const BYTES: &str = "worker: BYTES → blackhole";
+const JSON: &str = "worker: JSON → blackhole";
+const KINESIS: &str = "worker: JSON → JSON → Kinesis";
+const KAFKA: &str = "worker: JSON → Kafka";
+
+async fn worker_case(bench: &Bench, report: &mut Report, case: &str) -> Result<()> {
+    let options = format!("{}, scan.startup.mode = 'earliest'", bench.kinesis(bench.full().await?));
+    let bytes = format!("CREATE SOURCE s (data BYTEA) WITH ({options}) FORMAT PLAIN ENCODE BYTES");
+    let json = format!("CREATE SOURCE s ({COLUMNS}) WITH ({options}) FORMAT PLAIN ENCODE JSON");
+    match case {
+        BYTES => worker(bench, report, case, AtMost(2.0), [&bytes, BLACKHOLE]).await,
+        JSON => worker(bench, report, case, AtMost(3.0), [&json, BLACKHOLE]).await,
+        KINESIS => {
+            let out = "bench-out";
+            endpoint::create_stream(&bench.endpoint.client(), out, SHARDS).await?;
+            let to = bench.kinesis(out);
+            let sink =
+                format!("CREATE SINK k FROM s WITH ({to}, primary_key = 'user') FORMAT PLAIN ENCODE JSON");
+            worker(bench, report, case, AtMost(6.0), [&json, &sink]).await
+        }
+        _ => {
+            let kafka = Kafka::prepare(&bench.args, SHARDS).await?;
+            let sink = format!(
+                "CREATE SINK k FROM s WITH (connector = 'kafka', properties.bootstrap.server = '{}', topic = '{}', \
+                 primary_key = 'user') FORMAT PLAIN ENCODE JSON",
+                kafka.bootstrap, kafka.topic
+            );
+            let outcome = worker(bench, report, case, Aim::None, [&json, &sink]).await;
+            kafka.end().await?;
+            outcome
+        }
+    }
 }
 
 /// One of the loops beside, in a process of its own.
-async fn beside(bench: &Bench, name: &str, command: &str) -> Result<Throughput> {
+async fn beside(bench: &Bench, report: &mut Report, name: &str, command: &str) -> Result<()> {
+    let stream = bench.full().await?;
     let start = Instant::now();
     let mut child = Command::new(std::env::current_exe()?);
-    child.args([command, "--endpoint", &bench.endpoint.url, "--stream", FULL]);
+    child.args([command, "--endpoint", &bench.endpoint.url, "--stream", stream]);
     child.args(["--records", &bench.args.records.to_string()]).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = child.kill_on_drop(true).output().await?;
     ensure!(output.status.success(), "{name} failed");
     let used: probe::Used = serde_json::from_slice(&output.stdout).context("its figures")?;
-    Ok(Throughput {
+    report.throughput(Throughput {
         case: name.to_owned(),
-        cpu_seconds_per_million: used.cpu_seconds * 1e6 / used.records as f64,
-        peak_memory: used.peak,
+        cpu_seconds_per_million: Judged::new(used.cpu_seconds * 1e6 / used.records as f64, Aim::None),
+        peak_memory: Judged::new(used.peak, Aim::None),
         records: used.records,
         wall_seconds: start.elapsed().as_secs_f64(),
-        aim: "",
-    })
+    });
+    Ok(())
 }
 
 /// A worker that reads the full stream once; its CPU counts from the statement that makes the sink.
@@ -88,27 +100,23 @@ async fn worker(
     bench: &Bench,
     report: &mut Report,
     name: &str,
-    aim: &'static str,
-    statements: [&String; 2],
+    aim: Aim,
+    statements: [&str; 2],
 ) -> Result<()> {
-    if !bench.wants(name) {
-        return Ok(());
-    }
     let mut cluster = bench.cluster().await?;
     cluster.worker("w").await?;
     cluster.sql(statements[0]).await?;
     let pid = cluster.workers["w"].pid();
     let (before, start) = (probe::cpu_seconds(pid)?, Instant::now());
     cluster.sql(statements[1]).await?;
-    cluster.delivered(bench.args.records).await.with_context(|| name.to_owned())?;
+    cluster.delivered(bench.args.records).await?;
     let (cpu, wall) = (probe::cpu_seconds(pid)? - before, start.elapsed().as_secs_f64());
     report.throughput(Throughput {
         case: name.to_owned(),
-        cpu_seconds_per_million: cpu * 1e6 / bench.args.records as f64,
-        peak_memory: probe::memory(pid)?.peak,
+        cpu_seconds_per_million: Judged::new(cpu * 1e6 / bench.args.records as f64, aim),
+        peak_memory: Judged::new(probe::memory(pid)?.peak, MEMORY),
         records: bench.args.records,
         wall_seconds: wall,
-        aim,
     });
     Ok(())
 }

@@ -13,13 +13,14 @@ use aws_sdk_kinesis::{
     types::{Shard, StreamStatus},
 };
 use axum::{
+    Router,
     body::{Body, to_bytes},
     extract::Request,
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use ferrokinesis::store::StoreOptions;
+pub use ferrokinesis::store::StoreOptions;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 
 /// The largest request of the service: 10 MiB, in base64.
@@ -80,9 +81,21 @@ impl Endpoint {
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, options: StoreOptions) -> Result<()> {
+    serve_app(listener, app(options)).await
+}
+
+/// An in-memory endpoint that is not served yet: for those who put a layer around it.
+pub fn app(options: StoreOptions) -> Router {
     let (app, _store) = ferrokinesis::create_app(options);
     let turn = Arc::new(Mutex::new(()));
-    let app = app.layer(middleware::from_fn(move |request, next| in_turn(Arc::clone(&turn), request, next)));
+    app.layer(middleware::from_fn(move |request, next| in_turn(Arc::clone(&turn), request, next)))
+}
+
+/// Serves one for ever.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve_app(listener: TcpListener, app: Router) -> Result<()> {
     ferrokinesis::serve_plain_http(listener, app, std::future::pending())
         .await
         .context("serving the endpoint")
