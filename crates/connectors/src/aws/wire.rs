@@ -267,3 +267,39 @@ impl Intercept for Intake {
         Err("the request was taken over".into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(header: Option<&'static str>, body: &str) -> (Option<String>, Option<String>) {
+        let mut response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+        if let Some(header) = header {
+            response.headers_mut().insert("x-amzn-ErrorType", header);
+        }
+        let refusal = refusal(&response, body.as_bytes());
+        (refusal.code().map(ToOwned::to_owned), refusal.message().map(ToOwned::to_owned))
+    }
+
+    #[test]
+    fn the_code_of_a_refusal_stands_in_a_header_or_in_the_body() {
+        let some = |code: &str, message: &str| (Some(code.to_owned()), Some(message.to_owned()));
+        assert_eq!(said(None, r#"{"__type":"Expired","message":"old"}"#), some("Expired", "old"));
+        assert_eq!(
+            said(None, r#"{"__type":"com.amazonaws.kinesis#Expired","Message":"old"}"#),
+            some("Expired", "old")
+        );
+        let (header, body) = ("ns#Slow:http://x/", r#"{"__type":"Expired","message":"m"}"#);
+        assert_eq!(said(Some(header), body), some("Slow", "m"));
+        assert_eq!(said(None, "<html>proxy</html>"), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_whole_whatever_length_was_promised() {
+        for length in [0, 3, 5, 1 << 40] {
+            let body = collect(SdkBody::from("hello"), length).await.unwrap();
+            assert_eq!(body, "hello");
+            assert!(collect(SdkBody::empty(), length).await.unwrap().is_empty());
+        }
+    }
+}

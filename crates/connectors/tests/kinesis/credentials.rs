@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use connector::ErrorKind;
+use model::{Creation, Position, SplitId, StartFrom};
 
 use crate::{DEADLINE, fast_source, rustls_ready, server::STREAM};
 
@@ -168,4 +169,48 @@ async fn a_role_that_is_refused_is_denied_and_an_sts_that_is_away_is_unavailable
         assert!(error.ambiguous().is_none(), "nothing was sent");
     }
     assert!(seen.all().is_empty());
+}
+
+#[tokio::test]
+async fn reads_are_signed_with_renewed_credentials_too() {
+    let (sts, _) = sts(Duration::from_secs(5)).await;
+    let (endpoint, seen) = listen(
+        |headers, _| {
+            let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+            let (operation, authorization) = (text("x-amz-target"), text("authorization"));
+            let key = authorization.split("Credential=").nth(1).unwrap_or_default();
+            let key = key.split('/').next().unwrap_or_default();
+            format!("{}|{key}|{}", operation.rsplit('.').next().unwrap_or_default(), text("x-amz-security-token"))
+        },
+        |_| {
+            let text = r#"{"Records": [], "NextShardIterator": "it", "ShardIterator": "it", "MillisBehindLatest": 0,
+                "StreamDescriptionSummary": {"StreamName": "in", "StreamARN": "arn:aws:kinesis:us-east-1:000000000000:stream/in",
+                "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24, "StreamCreationTimestamp": 1, "EnhancedMonitoring": [], "OpenShardCount": 1}}"#;
+            (200, text.to_owned())
+        },
+    )
+    .await;
+    let role = [("aws.credentials.role.arn", ROLE), ("aws.credentials.sts.endpoint", sts.as_str())];
+    let source = fast_source(&endpoint, STREAM, &role);
+    let split = SplitId::new(Creation(1000), "shardId-000000000000");
+    let mut reader = source.open(&split, &Position::Start(StartFrom::Horizon)).await.unwrap();
+    let callers = || -> Vec<String> {
+        let reads =
+            seen.all().into_iter().filter_map(|call| Some(call.strip_prefix("GetRecords|")?.to_owned()));
+        reads.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    };
+    let renewing = async {
+        while callers().len() < 3 {
+            reader.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(DEADLINE, renewing).await.expect("renewed");
+    for caller in callers() {
+        let (key, token) = caller.split_once('|').unwrap();
+        assert_eq!(
+            key.strip_prefix("ASIA"),
+            token.strip_prefix("token"),
+            "key and token belong together: {caller}"
+        );
+    }
 }

@@ -7,6 +7,7 @@ mod credentials;
 mod fake;
 mod over;
 mod server;
+mod signature;
 mod sink;
 mod source;
 mod trouble;

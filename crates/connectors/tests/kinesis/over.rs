@@ -27,7 +27,9 @@ use tokio::time::Instant;
 
 use crate::{
     fake::{self, Answer, summary},
-    options, read, rustls_ready, sink_spec, source_spec,
+    options, read, rustls_ready,
+    signature::verified,
+    sink_spec, source_spec,
 };
 
 const CREATED: i64 = 1_700_000_000;
@@ -41,6 +43,10 @@ type Seen = Arc<Mutex<Vec<String>>>;
 struct Wire {
     answer: fn(&str) -> Answer,
     seen: Seen,
+    /// By how much the service's clock, which it tells in its answers, is ahead of ours.
+    ahead: Option<Duration>,
+    /// By how many minutes each request was signed ahead of our clock.
+    signed: Arc<Mutex<Vec<i64>>>,
 }
 
 impl HttpConnector for Wire {
@@ -48,12 +54,13 @@ impl HttpConnector for Wire {
         let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         self.seen.lock().unwrap().push(format!("{} {operation}", request.uri()));
-        assert!(request.headers().get("authorization").is_some(), "requests are signed");
+        let signed_at = verified(&request, "secret").and_utc();
+        self.signed.lock().unwrap().push((signed_at - chrono::Utc::now()).num_minutes());
         if request.uri().contains("nowhere") {
             let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
             return HttpConnectorFuture::ready(Err(ConnectorError::io(refused.into())));
         }
-        let answer = (self.answer)(&operation);
+        let (answer, ahead) = ((self.answer)(&operation), self.ahead);
         HttpConnectorFuture::new(async move {
             tokio::time::sleep(FLIGHT).await;
             let (status, text) = match answer {
@@ -65,22 +72,31 @@ impl HttpConnector for Wire {
                     (200, "{}".to_owned())
                 }
             };
-            Ok(HttpResponse::new(status.try_into().unwrap(), text.into()))
+            let mut response = HttpResponse::new(status.try_into().unwrap(), text.into());
+            if let Some(ahead) = ahead {
+                let date = (chrono::Utc::now() + ahead).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                response.headers_mut().insert("date", date);
+            }
+            Ok(response)
         })
     }
 }
 
 fn over(answer: fn(&str) -> Answer) -> (Registry, Seen) {
-    rustls_ready();
-    let wire = Wire { answer, seen: Seen::default() };
+    let wire = Wire { answer, seen: Seen::default(), ahead: None, signed: Arc::default() };
     let seen = Arc::clone(&wire.seen);
+    (over_wire(wire), seen)
+}
+
+fn over_wire(wire: Wire) -> Registry {
+    rustls_ready();
     let http: SharedHttpClient = http_client_fn(move |_: &HttpConnectorSettings, _: &RuntimeComponents| {
         SharedHttpConnector::new(wire.clone())
     });
     let mut registry = Registry::new();
     shardwright_connectors::source::kinesis::register_over(&mut registry, Some(http.clone()));
     shardwright_connectors::sink::kinesis::register_over(&mut registry, Some(http));
-    (registry, seen)
+    registry
 }
 
 fn split() -> SplitId {
@@ -150,4 +166,27 @@ async fn a_silent_service_leaves_an_outcome_that_is_unknown_since_the_start_of_t
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert_eq!(error.ambiguous(), Some((began + FLIGHT).into_std()), "{error:?}");
     assert_eq!(began.elapsed().as_millis() / 10, (FLIGHT.as_millis() + 5000) / 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_signed_by_the_clock_of_the_service() {
+    let wire = Wire {
+        answer: |operation| match operation {
+            "DescribeStreamSummary" => summary(CREATED),
+            "GetShardIterator" => Answer::Ok(json!({"ShardIterator": "it"})),
+            _ => fake::get_records(&[1], Some("it"), 0),
+        },
+        seen: Seen::default(),
+        ahead: Some(Duration::from_secs(3600)),
+        signed: Arc::default(),
+    };
+    let signed = Arc::clone(&wire.signed);
+    let source =
+        over_wire(wire).build_source(&source_spec(options("http://kinesis.test", "in", &[]))).unwrap();
+    let mut reader = source.open(&split(), &Position::Start(StartFrom::Horizon)).await.unwrap();
+    read(&mut *reader, 3).await;
+    let signed = signed.lock().unwrap().clone();
+    let (first, later) = (signed[2], &signed[3..]);
+    assert!(first.abs() <= 1, "the first GetRecords knows our clock only: {signed:?}");
+    assert!(later.len() == 2 && later.iter().all(|ahead| (58..=61).contains(ahead)), "{signed:?}");
 }
