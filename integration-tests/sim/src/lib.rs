@@ -5,7 +5,19 @@
 //! milliseconds at a time, and everything between them goes over `net`. So a process can be killed (its runtime is dropped),
 //! suspended (it is not run, and then its clock jumps), or live under a clock that is wrong. The same seed gives the same run.
 
+pub mod act;
+pub mod cluster;
+pub mod faults;
+pub mod judge;
+pub mod kinesis;
+pub mod ledger;
 pub mod net;
 pub mod os;
 pub mod place;
+pub mod socket;
+mod spite;
+pub mod store;
 pub mod trace;
+pub mod trial;
+pub mod user;
+pub mod world;

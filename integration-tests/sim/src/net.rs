@@ -16,6 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::{place::Place, trace::Trace};
 
+/// How late a request may reach a destination: the protocol's `write_attempt_timeout` and `late_write_margin` together, less a
+/// little for the serving. What is promised (I11) rests on it, so the network of the simulation keeps it.
+pub const LATE_MAX: Duration = Duration::from_millis(5_500);
+
 /// What happens when a parcel arrives or a moment comes.
 pub type Action = Box<dyn FnOnce() + Send>;
 
@@ -69,7 +73,7 @@ struct Inner {
     number: u64,
     agenda: BinaryHeap<Entry>,
     links: BTreeMap<(Place, Place), Link>,
-    held: BTreeMap<(Place, Place), VecDeque<Action>>,
+    held: BTreeMap<(Place, Place), VecDeque<(Duration, Action)>>,
     random: StdRng,
 }
 
@@ -155,23 +159,7 @@ impl Net {
     pub fn carry(&self, from: Place, to: Place, action: impl FnOnce() + Send + 'static) {
         let mut inner = self.inner();
         let delay = inner.delay(from, to);
-        let at = inner.now + delay;
-        inner.deliver((from, to), at, Box::new(action));
-    }
-
-    /// Sends one parcel of an ordered connection: not before `earliest`. Returns when it will arrive if nothing holds it.
-    pub(crate) fn carry_in_order(
-        &self,
-        from: Place,
-        to: Place,
-        earliest: Duration,
-        action: impl FnOnce() + Send + 'static,
-    ) -> Duration {
-        let mut inner = self.inner();
-        let delay = inner.delay(from, to);
-        let at = (inner.now + delay).max(earliest);
-        inner.deliver((from, to), at, Box::new(action));
-        at
+        inner.deliver((from, to), delay, Box::new(action));
     }
 
     /// How a direction is now.
@@ -180,15 +168,17 @@ impl Net {
         self.inner().links.get(&(from, to)).copied().unwrap_or_default()
     }
 
-    /// Changes a direction. What was held comes when it opens: each parcel is lost with probability `broken`.
+    /// Changes a direction. What was held comes when it opens; each parcel is lost with probability `broken`, and one to a
+    /// destination if it has been under way for [`LATE_MAX`].
     pub fn set_link(&self, from: Place, to: Place, link: Link, broken: f64) {
         let mut inner = self.inner();
         inner.links.insert((from, to), link);
         if link.closed {
             return;
         }
-        for action in inner.held.remove(&(from, to)).unwrap_or_default() {
-            if inner.random.random_bool(broken) {
+        for (sent, action) in inner.held.remove(&(from, to)).unwrap_or_default() {
+            let stale = to.is_destination() && inner.now - sent + link.delay.1 > LATE_MAX;
+            if inner.random.random_bool(broken) || stale {
                 continue;
             }
             let at = inner.now + link.delay.1;
@@ -237,19 +227,20 @@ impl Inner {
         let link = self.links.get(&(from, to)).copied().unwrap_or_default();
         let mut delay = self.random.random_range(link.delay.0..=link.delay.1);
         let mut resend = Duration::from_millis(200);
+        let most = if to.is_destination() { LATE_MAX } else { Duration::from_secs(20) };
         while link.loss > 0.0 && resend < Duration::from_secs(10) && self.random.random_bool(link.loss) {
             delay += resend;
             resend *= 2;
         }
-        delay
+        delay.min(most)
     }
 
-    /// A parcel arrives if the direction is open when it does; a closed one keeps it.
-    fn deliver(&mut self, way: (Place, Place), at: Duration, action: Action) {
+    /// A parcel arrives if the direction is open when it is sent; a closed one keeps it.
+    fn deliver(&mut self, way: (Place, Place), delay: Duration, action: Action) {
         if self.links.get(&way).is_some_and(|link| link.closed) {
-            self.held.entry(way).or_default().push_back(action);
+            self.held.entry(way).or_default().push_back((self.now, action));
         } else {
-            self.schedule(at, action);
+            self.schedule(self.now + delay, action);
         }
     }
 }

@@ -21,6 +21,14 @@ pub enum Place {
     Worker(u8),
 }
 
+impl Place {
+    /// Whether records are written there.
+    #[must_use]
+    pub fn is_destination(self) -> bool {
+        matches!(self, Self::Ledger | Self::Kinesis)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,215 @@
+//! What goes wrong in a run, and when: made from the seed before the run begins, so that a prefix of it can be tried alone.
+
+use std::{fmt, time::Duration};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+use crate::{place::Place, store::Outage};
+
+/// One thing that goes wrong, or merely happens.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fault {
+    /// kill -9; a new process comes after the time.
+    Kill(Place, Duration),
+    /// The machine goes without a word: nobody's connections are closed. A new process comes after the time.
+    Vanish(Place, Duration),
+    /// Not run for the time, then goes on.
+    Suspend(Place, Duration),
+    /// An orderly stop; a new process comes after the time.
+    Stop(Place, Duration),
+    /// Whoever leads is killed.
+    KillLeader(Duration),
+    /// Whoever leads is suspended.
+    SuspendLeader(Duration),
+    /// Nothing passes from the first to the second.
+    OneWay(Place, Place, Duration),
+    /// Nothing passes either way.
+    Partition(Place, Place, Duration),
+    /// Nothing passes to or from it.
+    Isolate(Place, Duration),
+    /// Parcels to and from it are lost and sent again.
+    Lossy(Place, f64, Duration),
+    /// The store is down, hangs, or has no leader.
+    StoreFails(Outage, Duration),
+    /// The store thinks for up to so long.
+    StoreSlow(Duration, Duration),
+    /// Watches are late by so much.
+    WatchesLag(Duration, Duration),
+    /// Watches break.
+    WatchesBreak,
+    /// Watches have missed what was compacted away.
+    WatchesCompacted,
+    /// The answers of commits are lost with this chance.
+    CommitsForget(f64, Duration),
+    /// A shard is split (the n-th open one).
+    Split(u64),
+    /// Two adjacent shards are merged.
+    Merge(u64),
+    /// A shard's reads are refused.
+    ThrottleReads(u64, Duration),
+    /// A shard's reads succeed and bring nothing.
+    EmptyReads(u64, Duration),
+    /// Every iterator is void.
+    ExpireIterators,
+    /// From now on reshards are listed so much late.
+    ListingsLag(Duration),
+    /// A shard is missing in listings.
+    Hide(u64, Duration),
+    /// Kinesis answers calls with errors of its own, with this chance.
+    KinesisFails(f64, Duration),
+    /// The next PutRecords are carried out and answered with an error.
+    PutsForget(u32),
+    /// Entries of PutRecords fail with this chance.
+    FailPuts(f64, Duration),
+    /// The ledger takes this long for each write.
+    SinkSlow(Duration, Duration),
+    /// The ledger refuses connections.
+    SinkDown(Duration),
+    /// The ledger serves nothing, then what has piled up.
+    SinkHangs(Duration),
+    /// The ledger refuses requests as too many, with this chance.
+    SinkThrottles(f64, Duration),
+    /// Connections to the ledger break and their requests are stored later, with this chance.
+    SinkLate(f64, Duration),
+    /// Requests are stored in part before their connection breaks, with this chance.
+    SinkTears(f64, Duration),
+    /// The ledger fails rows with this chance.
+    SinkFailsRows(f64, Duration),
+    /// The ledger stores, and its answer is lost with this chance.
+    SinkForgets(f64, Duration),
+    /// An operator drains a worker, and takes that back.
+    Drain(u8),
+    /// An operator pauses a sink for the time.
+    Pause(Duration),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// The size of a world and everything that happens to it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// The seed it was made from.
+    pub seed: u64,
+    /// How many coordinators and workers.
+    pub coordinators: u8,
+    /// How many workers.
+    pub workers: u8,
+    /// Open shards at the beginning.
+    pub shards: u32,
+    /// Different keys.
+    pub keys: u64,
+    /// Records a second, all keys together.
+    pub rate: u64,
+    /// Chance that records are put as one KPL aggregate.
+    pub aggregated: f64,
+    /// How long records are put.
+    pub load: Duration,
+    /// What happens when, sorted.
+    pub faults: Vec<(Duration, Fault)>,
+}
+
+impl Script {
+    /// The script of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let random = &mut StdRng::seed_from_u64(seed ^ 0x5EED);
+        let (coordinators, workers) = (random.random_range(2..=3), random.random_range(2..=4));
+        let load = Duration::from_secs(random.random_range(30..=60));
+        let count = random.random_range(3..=14);
+        let mut faults: Vec<(Duration, Fault)> = (0..count)
+            .map(|_| {
+                let at = Duration::from_millis(random.random_range(1_000..load.as_millis() as u64 + 5_000));
+                (at, fault(random, coordinators, workers))
+            })
+            .collect();
+        faults.sort_by_key(|(at, _)| *at);
+        Self {
+            seed,
+            coordinators,
+            workers,
+            shards: random.random_range(1..=6),
+            keys: random.random_range(4..=40),
+            rate: random.random_range(20..=200),
+            aggregated: *[0.0, 0.0, 0.3, 1.0].choose(random).expect("four"),
+            load,
+            faults,
+        }
+    }
+
+    /// The same with only its first `count` faults.
+    #[must_use]
+    pub fn prefix(mut self, count: usize) -> Self {
+        self.faults.truncate(count);
+        self
+    }
+}
+
+fn span(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
+    Duration::from_millis(random.random_range(from_ms..=to_ms))
+}
+
+fn fault(random: &mut StdRng, coordinators: u8, workers: u8) -> Fault {
+    let worker = Place::Worker(random.random_range(0..workers));
+    let coordinator = Place::Coordinator(random.random_range(0..coordinators));
+    let process = if random.random_bool(0.6) { worker } else { coordinator };
+    let pick = random.random_range(0..37_u32);
+    match pick {
+        0 | 1 => Fault::Kill(process, span(random, 100, 15_000)),
+        2 => Fault::Vanish(process, span(random, 2_000, 15_000)),
+        3 | 4 => Fault::Suspend(process, span(random, 500, 20_000)),
+        5 => Fault::Stop(process, span(random, 100, 5_000)),
+        6 => Fault::KillLeader(span(random, 100, 15_000)),
+        7 => Fault::SuspendLeader(span(random, 500, 12_000)),
+        8 => Fault::OneWay(worker, coordinator, span(random, 500, 15_000)),
+        9 => Fault::OneWay(coordinator, worker, span(random, 500, 15_000)),
+        10 => Fault::Partition(worker, coordinator, span(random, 500, 15_000)),
+        11 => Fault::Partition(coordinator, Place::Store, span(random, 500, 10_000)),
+        12 => Fault::OneWay(Place::Store, coordinator, span(random, 500, 10_000)),
+        13 => Fault::Partition(worker, Place::Ledger, span(random, 500, 15_000)),
+        14 => Fault::Partition(worker, Place::Kinesis, span(random, 500, 15_000)),
+        15 => Fault::Isolate(process, span(random, 500, 20_000)),
+        16 => Fault::Lossy(process, 0.2, span(random, 1_000, 20_000)),
+        17 => {
+            let outage = *[Outage::Down, Outage::Hung, Outage::NoLeader].choose(random).expect("three");
+            Fault::StoreFails(outage, span(random, 500, 12_000))
+        }
+        18 => Fault::WatchesLag(span(random, 100, 3_000), span(random, 1_000, 20_000)),
+        19 => Fault::WatchesBreak,
+        20 => Fault::CommitsForget(0.3, span(random, 500, 5_000)),
+        21 | 22 => Fault::Split(random.random()),
+        23 => Fault::Merge(random.random()),
+        24 => Fault::ThrottleReads(random.random(), span(random, 500, 15_000)),
+        25 => Fault::EmptyReads(random.random(), span(random, 500, 15_000)),
+        26 => Fault::ExpireIterators,
+        27 => Fault::ListingsLag(span(random, 500, 20_000)),
+        28 => Fault::KinesisFails(*[0.2, 1.0].choose(random).expect("two"), span(random, 500, 10_000)),
+        29 => Fault::FailPuts(0.3, span(random, 1_000, 15_000)),
+        30 => Fault::SinkSlow(span(random, 50, 4_000), span(random, 1_000, 15_000)),
+        31 => Fault::SinkDown(span(random, 500, 15_000)),
+        32 => {
+            let long = span(random, 1_000, 15_000);
+            match random.random_range(0..6) {
+                0 => Fault::SinkFailsRows(0.2, long),
+                1 => Fault::SinkForgets(0.3, long),
+                2 => Fault::SinkThrottles(0.5, long),
+                3 => Fault::SinkLate(0.3, long),
+                4 => Fault::SinkTears(0.3, long),
+                _ => Fault::SinkHangs(span(random, 500, 4_500)),
+            }
+        }
+        33 => Fault::WatchesCompacted,
+        34 => Fault::StoreSlow(span(random, 20, 1_500), span(random, 1_000, 15_000)),
+        35 => match random.random_range(0..2) {
+            0 => Fault::Hide(random.random(), span(random, 500, 20_000)),
+            _ => Fault::PutsForget(random.random_range(1..=4)),
+        },
+        _ => match random.random_range(0..2) {
+            0 => Fault::Drain(random.random_range(0..workers)),
+            _ => Fault::Pause(span(random, 500, 10_000)),
+        },
+    }
+}

@@ -1,0 +1,78 @@
+//! Looks at the store after each change of it, with the eyes of `logic::invariant`: the same predicate as in production, but on
+//! what is stored, not on what one leader believes.
+
+use logic::{
+    invariant::{World, check},
+    plan::{Desired, DesiredSink, DesiredSource, Observed, Stored},
+};
+use store::{Keyspace, Snapshot, Spec, View};
+
+/// What the store said last.
+pub struct Judge {
+    keys: Keyspace,
+    last: Option<(Desired, Observed)>,
+}
+
+impl Judge {
+    /// Of the cluster with this name.
+    #[must_use]
+    pub fn new(cluster: &str) -> Self {
+        Self { keys: Keyspace::new(cluster), last: None }
+    }
+
+    /// Everything that is wrong with the store as it stands now, or with how it came to be.
+    pub fn look(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let view = match View::decode(&self.keys, snapshot) {
+            Ok(view) => view,
+            Err(error) => return vec![format!("the store is not readable: {error}")],
+        };
+        let now = (desired(&view), observed(&view));
+        let earlier = self.last.as_ref().map(|(desired, observed)| World { desired, observed });
+        let broken = check(World { desired: &now.0, observed: &now.1 }, earlier);
+        self.last = Some(now);
+        broken.into_iter().map(|violation| format!("{}: {}", violation.id, violation.message)).collect()
+    }
+}
+
+fn desired(view: &View) -> Desired {
+    let mut desired = Desired::default();
+    for (id, entry) in &view.objects {
+        let dropping = entry.value.dropping;
+        match &entry.value.spec {
+            Spec::Source(spec) => {
+                let source = DesiredSource { name: spec.name.clone(), revision: spec.revision, dropping };
+                desired.sources.insert(*id, source);
+            }
+            Spec::Sink(spec) => {
+                let sink = DesiredSink {
+                    name: spec.name.clone(),
+                    source: spec.source,
+                    revision: spec.revision,
+                    instance: spec.instance,
+                    paused: spec.paused,
+                    dropping,
+                    gated: true,
+                    created_at: spec.created_at,
+                };
+                desired.sinks.insert(*id, sink);
+            }
+        }
+    }
+    desired
+}
+
+fn observed(view: &View) -> Observed {
+    let mut observed = Observed::default();
+    for ((source, split), entry) in &view.splits {
+        observed.splits.entry(*source).or_default().insert(split.clone(), entry.value.clone());
+    }
+    for (task, entry) in &view.assignments {
+        let epoch = view.epoch(entry.mod_revision);
+        observed.assignments.insert(task.clone(), (epoch, entry.value.clone()));
+    }
+    for (task, entry) in &view.checkpoints {
+        let stored = Stored { value: entry.value.clone(), revision: entry.mod_revision };
+        observed.checkpoints.insert(task.clone(), stored);
+    }
+    observed
+}

@@ -1,0 +1,125 @@
+//! Whoever types statements: a process of its own that reaches the coordinators over the network like any other, and asks
+//! again while nobody leads.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use proto::{
+    Wire,
+    v1::{self, admin_client::AdminClient},
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::StreamExt as _;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{net::Net, place::Place};
+
+/// How long somebody who leads is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the user is to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Statements; forms that may be said twice.
+    Sql(String),
+    /// Drain a worker.
+    Drain(String),
+}
+
+/// The user, seen from the world.
+#[derive(Clone)]
+pub struct User {
+    orders: mpsc::Sender<Order>,
+    open: Arc<AtomicUsize>,
+}
+
+impl User {
+    /// Makes the user's process: its future is to be started at [`Place::User`].
+    #[must_use]
+    pub fn new(net: Net, wire: Wire, urls: Vec<String>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (orders, receiver) = mpsc::channel(256);
+        let open = Arc::new(AtomicUsize::new(0));
+        let desk = Desk { net, wire, urls, next: 0 };
+        (Self { orders, open: Arc::clone(&open) }, desk.work(receiver, open))
+    }
+
+    /// Asks for something; it is done in order.
+    pub fn ask(&self, order: Order) {
+        if self.orders.try_send(order).is_ok() {
+            self.open.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether everything asked for is done or refused.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open.load(Relaxed) == 0
+    }
+}
+
+struct Desk {
+    net: Net,
+    wire: Wire,
+    urls: Vec<String>,
+    next: usize,
+}
+
+impl Desk {
+    async fn work(mut self, mut orders: mpsc::Receiver<Order>, open: Arc<AtomicUsize>) {
+        while let Some(order) = orders.recv().await {
+            let deadline = Instant::now() + PATIENCE;
+            let outcome = loop {
+                match self.attempt(&order).await {
+                    Err(status) if again(&status) && Instant::now() < deadline => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                    Err(status) => break format!("was refused {order:?}: {}", status.message()),
+                    Ok(()) => break format!("did {order:?}"),
+                }
+            };
+            self.net.note(Place::User, outcome);
+            open.fetch_sub(1, Relaxed);
+        }
+    }
+
+    async fn attempt(&mut self, order: &Order) -> Result<(), Status> {
+        let mut client = self.client().await?;
+        match order {
+            Order::Sql(sql) => {
+                let request = v1::ExecuteRequest { statement: sql.clone(), request_id: String::new() };
+                let mut replies = client.execute(request).await?.into_inner();
+                while replies.next().await.transpose()?.is_some() {}
+            }
+            Order::Drain(worker) => {
+                let request = v1::DrainWorkerRequest { worker: worker.clone(), ..Default::default() };
+                // The first word is enough: the drain is stored then.
+                client.drain_worker(request).await?.into_inner().next().await.transpose()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next coordinator that can be reached.
+    async fn client(&mut self) -> Result<AdminClient<Channel>, Status> {
+        let url = self.urls[self.next % self.urls.len()].clone();
+        self.next += 1;
+        let endpoint = Endpoint::from_shared(url)
+            .map_err(|e| Status::internal(e.to_string()))?
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(20));
+        let channel = self.wire.connect(&endpoint).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(AdminClient::new(channel))
+    }
+}
+
+fn again(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
+}
