@@ -38,7 +38,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// Rows that landed after a newer run of their task had written.
     pub overtaken: u64,
-    /// Rows that a run wrote again although it had been told that they are durable.
+    /// Rows that a run sent again although it had been told that they are durable.
     pub needless: u64,
     /// Rows that were refused for good.
     pub refused: u64,
@@ -70,7 +70,7 @@ impl fmt::Display for Report {
             write!(f, ", landed after a newer run {}", self.overtaken)?;
         }
         if self.needless > 0 {
-            write!(f, ", repeated without need {}", self.needless)?;
+            write!(f, ", sent again without need {}", self.needless)?;
         }
         write!(f, ", farthest back {:?}", self.reach())
     }
@@ -83,7 +83,7 @@ pub fn audit(sent: &BTreeMap<String, u64>, kept: &Kept) -> Report {
     let found = kept.arrivals().iter().filter_map(|arrival| arrival.record.clone());
     let mut verdict = ledger::audit(sent, found);
     let complaints = complaints("landed after a newer run", kept.overtaken())
-        .chain(complaints("was written again although its run knew it durable", kept.needless()));
+        .chain(complaints("was sent again although its run knew it durable", kept.needless()));
     verdict.complaints.extend(complaints);
     Report {
         verdict,

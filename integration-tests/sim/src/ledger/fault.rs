@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Rows,
     /// The rows are stored and the answer is lost.
     Forget,
-    /// The connection breaks at once, and the rows are stored later.
+    /// The connection breaks at once, and the rows are stored later, or never.
     Late,
     /// The first rows are stored and then the connection breaks.
     Prefix,

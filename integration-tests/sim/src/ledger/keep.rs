@@ -15,7 +15,7 @@ use crate::place::Place;
 /// One row.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// When it became durable.
+    /// When it became durable, was refused, or was sent.
     pub at: Duration,
     /// Its key and number; none for what is no record of the load (a dead letter).
     pub record: Option<Found>,
@@ -42,7 +42,7 @@ pub struct Kept {
     refused: BTreeSet<(TaskId, Bytes)>,
     /// Rows whose run has heard that they are durable.
     confirmed: BTreeSet<Written>,
-    /// Rows that a run sent again although it had heard so.
+    /// Rows that a run sent again although it had heard so, as they were sent.
     needless: Vec<Arrival>,
     /// The newest run that has written, by task.
     newest: BTreeMap<TaskId, Epoch>,
@@ -57,7 +57,7 @@ impl Kept {
         &self.arrivals
     }
 
-    /// Rows that a run wrote again although it had been told that they are durable.
+    /// Rows that a run sent again although it had been told that they are durable.
     #[must_use]
     pub fn needless(&self) -> &[Arrival] {
         &self.needless
@@ -69,15 +69,19 @@ impl Kept {
         &self.overtaken
     }
 
+    /// A run sends a row. What it had heard by then counts: the request may be late.
+    pub(super) fn sent(&mut self, arrival: Arrival) {
+        if self.confirmed.contains(&written(&arrival)) {
+            self.needless.push(arrival);
+        }
+    }
+
     pub(super) fn store(&mut self, arrival: Arrival) {
         let newest = self.newest.entry(arrival.task.clone()).or_insert(arrival.epoch);
         if arrival.epoch < *newest {
             self.overtaken.push(arrival.clone());
         }
         *newest = arrival.epoch.max(*newest);
-        if self.confirmed.contains(&written(&arrival)) {
-            self.needless.push(arrival.clone());
-        }
         self.arrivals.push(arrival);
     }
 

@@ -1,7 +1,8 @@
 //! The destination's machine: requests arrive, are thought about, their rows stored or not, and answers leave; and the world
 //! tells it what is to go wrong.
 //!
-//! No row lands later than [`LATE_MAX`] after its request was sent: by then its sender has closed the connection (I11 rests on it).
+//! No row lands later than [`LATE_MAX`] after its request was sent: by then its sender has closed the connection (I11 rests on
+//! it). Until then a late request lands when it does most harm, if there is such a moment: see [`Spite`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     net::{LATE_MAX, Net},
     place::Place,
+    spite::Spite,
 };
 
 /// How long a connection on which nobody answers stays open.
@@ -41,6 +43,13 @@ pub(super) struct Origin {
     pub epoch: Epoch,
 }
 
+impl Origin {
+    fn arrival(&self, at: Duration, value: Bytes) -> Arrival {
+        let Self { task, epoch, worker, .. } = self.clone();
+        Arrival { at, record: record(&value), value, task, epoch, worker, taken: true }
+    }
+}
+
 /// A row of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -50,9 +59,10 @@ pub(super) struct Row {
     pub value: Bytes,
 }
 
-struct Request {
-    origin: Origin,
-    rows: Vec<Row>,
+#[derive(Debug)]
+pub(super) struct Request {
+    pub origin: Origin,
+    pub rows: Vec<Row>,
     sent: Duration,
     tell: oneshot::Sender<Answer>,
 }
@@ -61,6 +71,7 @@ struct Request {
 struct State {
     kept: BTreeMap<Arc<str>, Kept>,
     faults: Faults,
+    spite: Spite<Request>,
 }
 
 /// The server. Cheap to clone; all clones are one.
@@ -109,7 +120,7 @@ impl Server {
         self.order(Kind::Forget, chance, length);
     }
 
-    /// For so long connections break at once and their requests are stored later, with this chance.
+    /// For so long connections break at once and their requests are stored later or never, with this chance.
     pub fn delay(&self, chance: f64, length: Duration) {
         self.order(Kind::Late, chance, length);
     }
@@ -159,7 +170,12 @@ impl Server {
     pub(super) fn write(&self, origin: Origin, rows: Vec<Row>) -> oneshot::Receiver<Answer> {
         let (tell, told) = oneshot::channel();
         let (server, from) = (self.clone(), origin.worker);
-        let request = Request { origin, rows, sent: self.net.now(), tell };
+        let sent = self.net.now();
+        let mut state = self.state();
+        let kept = state.kept.entry(Arc::clone(&origin.name)).or_default();
+        rows.iter().for_each(|row| kept.sent(origin.arrival(sent, row.value.clone())));
+        drop(state);
+        let request = Request { origin, rows, sent, tell };
         self.net.carry(from, Place::Ledger, move || server.receive(request));
         told
     }
@@ -184,16 +200,35 @@ impl Server {
         if let Some(error) = refused {
             return self.answer(request.origin, Err(error), Vec::new(), request.tell);
         }
-        let net = self.net.clone();
         if late {
-            let Request { origin, rows, sent, tell } = request;
-            let wait = up_to((sent + LATE_MAX).saturating_sub(now), &net);
-            net.note(Place::Ledger, format!("breaks a connection of {}", origin.worker));
-            net.carry(Place::Ledger, origin.worker, move || drop(tell));
-            let (orphan, _nobody) = oneshot::channel();
-            return net.after(wait, move || self.serve(Request { origin, rows, sent, tell: orphan }));
+            return self.delay_one(request);
         }
+        let net = self.net.clone();
         net.after(wait, move || self.serve(request));
+    }
+
+    /// Breaks the connection of a request that lands later: at any moment, or at the worst.
+    fn delay_one(self, request: Request) {
+        let Request { origin, rows, sent, tell } = request;
+        let net = self.net.clone();
+        net.note(Place::Ledger, format!("breaks a connection of {}", origin.worker));
+        net.carry(Place::Ledger, origin.worker, move || drop(tell));
+        let (orphan, _nobody) = oneshot::channel();
+        let late = Request { origin, rows, sent, tell: orphan };
+        let most = (sent + LATE_MAX).saturating_sub(net.now());
+        if net.chance(0.5) {
+            return net.after(up_to(most, &net), move || self.serve(late));
+        }
+        let kept = self.state().spite.keep(late);
+        net.after(most, move || {
+            let late = self.state().spite.take(kept);
+            // Its moment never came.
+            if let Some(late) = late
+                && self.net.chance(0.5)
+            {
+                self.serve(late);
+            }
+        });
     }
 
     fn serve(self, request: Request) {
@@ -221,8 +256,13 @@ impl Server {
         let (split, words) = (story::split(&origin), story::rows(&stored));
         self.net.note(Place::Ledger, format!("{name}: {worker} {epoch} {split} {words}{fate}"));
         let thinking = state.faults.thinking(&self.net);
+        let provoked = state.spite.provoked(|late| is_worst(late, &origin, &stored));
         drop(state);
         let net = self.net.clone();
+        for late in provoked {
+            let server = self.clone();
+            net.after(Duration::ZERO, move || server.serve(late));
+        }
         if torn {
             net.carry(Place::Ledger, origin.worker, move || drop(tell));
         } else if forgets {
@@ -244,10 +284,8 @@ impl Server {
         let (mut stored, mut failed) = (Vec::new(), Vec::new());
         let mut behind: BTreeSet<Option<String>> = BTreeSet::new();
         for Row { row, value } in rows {
-            let (at, record) = (self.net.now(), record(&value));
-            let key = record.as_ref().map(|record| record.key.clone());
-            let Origin { task, epoch, worker, .. } = origin.clone();
-            let mut arrival = Arrival { at, record, value, task, epoch, worker, taken: true };
+            let mut arrival = origin.arrival(self.net.now(), value);
+            let key = arrival.record.as_ref().map(|record| record.key.clone());
             if !origin.piecemeal && behind.contains(&key) {
                 failed.push((row, unavailable("an earlier row of this key was not taken")));
             } else if state.faults.is_poison(&arrival.value) {
@@ -280,6 +318,18 @@ impl Server {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this is the worst moment for a late request to land: a newer run of its task has written, or a newer row of a key
+/// that is in it has come, from whatever task.
+fn is_worst(late: &Request, origin: &Origin, stored: &[Arrival]) -> bool {
+    let newer_row = |row: &Row| {
+        let old = record(&row.value);
+        let news = stored.iter().filter_map(|arrival| arrival.record.as_ref());
+        old.is_some_and(|old| news.into_iter().any(|new| new.key == old.key && new.n > old.n))
+    };
+    let newer_run = late.origin.task == origin.task && late.origin.epoch < origin.epoch && !stored.is_empty();
+    late.origin.name == origin.name && (newer_run || late.rows.iter().any(newer_row))
 }
 
 fn unavailable(why: &str) -> Error {

@@ -170,7 +170,7 @@ impl MetadataStore for Client {
         let place = self.place;
         let attempt = || {
             let (guards, writes) = (guards.to_vec(), writes.clone());
-            self.server.ask(place, move |server, model, _| server.commit(model, place, &guards, writes))
+            self.server.ask(place, move |server, model, _| server.commit(model, place, guards, writes))
         };
         self.call("commit", |failure| failure == Failure::NotSent, attempt)
             .await

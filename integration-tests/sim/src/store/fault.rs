@@ -33,6 +33,15 @@ pub(super) struct Faults {
     pub watch_lag: Option<Spell<Duration>>,
     /// Chance that a commit is carried out and its answer is lost.
     pub forgets: Option<Spell<f64>>,
+    /// Chance that a commit is carried out later, after its connection broke, or never.
+    pub delays: Option<Spell<f64>>,
+}
+
+impl Faults {
+    /// Ends all but an outage, which has an end of its own.
+    pub fn heal(&mut self) {
+        *self = Self { outage: self.outage, ..Self::default() };
+    }
 }
 
 /// What a fault does at `now`, if it has not passed.

@@ -3,6 +3,7 @@
 //! reads made again, a commit made again only if no server saw it, watches that are opened again and wake after a break.
 
 mod client;
+mod commit;
 mod fault;
 mod lease;
 mod model;

@@ -8,11 +8,13 @@ use std::{collections::BTreeSet, time::Duration};
 use store::{Commit, Entry, Guard, Health, Key, LeaseId, Revision, Snapshot, Write};
 
 use super::{
+    commit::LateCommit,
     fault::{Faults, Refusal},
     lease::Leases,
     versions::{Change, Page, Versions},
     watch::Watches,
 };
+use crate::spite::Spite;
 
 /// Keys in one page of a listing. Fewer than a real server's, so that listings of a small cluster have pages too.
 const PAGE_KEYS: usize = 100;
@@ -27,6 +29,7 @@ pub struct Model {
     alarms: BTreeSet<&'static str>,
     pub(super) watches: Watches,
     pub(super) faults: Faults,
+    pub(super) spite: Spite<LateCommit>,
 }
 
 /// What came of a commit, and the keys that watches are to be told of.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use store::{Commit, Guard, Key, LeaseId, Write};
+use store::{Key, LeaseId, Write};
 use tokio::sync::oneshot;
 
 use super::{
@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// etcd looks for leases whose time is over twice a second.
 const LEASE_LOOK: Duration = Duration::from_millis(500);
 
-type Answer<A> = Result<A, Failure>;
+pub(super) type Answer<A> = Result<A, Failure>;
 
 /// The server. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -85,6 +85,12 @@ impl Server {
         self.model().faults.forgets = Some(Spell { what: chance, until: self.net.now() + length });
     }
 
+    /// For so long the connections of commits break with this chance, and they are carried out later or never.
+    pub fn delay(&self, chance: f64, length: Duration) {
+        self.net.note(Place::Store, format!("delays commits with {chance} for {length:?}"));
+        self.model().faults.delays = Some(Spell { what: chance, until: self.net.now() + length });
+    }
+
     /// A hand from outside removes a key (the leader's, say).
     pub fn remove(&self, key: &Key) {
         let mut model = self.model();
@@ -102,7 +108,7 @@ impl Server {
             outage.until = now;
         }
         self.settle(&mut model);
-        (model.faults.slow, model.faults.watch_lag, model.faults.forgets) = (None, None, None);
+        model.faults.heal();
         model.set_alarm(super::NOSPACE, false);
     }
 }
@@ -177,33 +183,8 @@ impl Server {
         most.map_or(Duration::ZERO, |most| self.up_to(most))
     }
 
-    fn up_to(&self, most: Duration) -> Duration {
+    pub(super) fn up_to(&self, most: Duration) -> Duration {
         Duration::from_micros(self.net.below(u64::try_from(most.as_micros()).unwrap_or(u64::MAX)))
-    }
-
-    /// A commit, once the server has got to it.
-    pub(super) fn commit(
-        &self,
-        model: &mut Model,
-        from: Place,
-        guards: &[Guard],
-        writes: Vec<Write>,
-    ) -> Answer<Commit> {
-        let words = story::writes(&writes);
-        let done = model.commit(guards, writes).map_err(|refusal| {
-            self.net.note(Place::Store, format!("{from} refused ({refusal:?}): {words}"));
-            Failure::Refused(refusal)
-        })?;
-        self.tell(model, &done.touched);
-        let forgets = current(model.faults.forgets, self.net.now());
-        let lost = forgets.is_some_and(|chance| self.net.chance(chance));
-        let fate = if lost { ", and the answer is lost" } else { "" };
-        self.net.note(Place::Store, format!("{from} {}{fate}", story::commit(guards, &words, &done.commit)));
-        if lost {
-            // A broken connection is known at once, a silent one only by the caller's deadline.
-            return Err(if self.net.chance(0.5) { Failure::Broken } else { Failure::Silent });
-        }
-        Ok(done.commit)
     }
 
     /// A new lease, and somebody who looks when it is over.
@@ -247,7 +228,7 @@ impl Server {
         }
     }
 
-    fn tell(&self, model: &mut Model, touched: &[Key]) {
+    pub(super) fn tell(&self, model: &mut Model, touched: &[Key]) {
         let lag = current(model.faults.watch_lag, self.net.now());
         for push in model.watches.of(touched) {
             self.push(lag, push, Push::wake);
@@ -270,7 +251,7 @@ impl Server {
     }
 
     /// The model, once an outage that is over has been left behind.
-    fn settled(&self) -> MutexGuard<'_, Model> {
+    pub(super) fn settled(&self) -> MutexGuard<'_, Model> {
         let mut model = self.model();
         self.settle(&mut model);
         model

@@ -5,7 +5,10 @@ use std::{
 
 use futures::StreamExt as _;
 use store::{Commit, ErrorKind, Guard, Key, Keyspace, MetadataStore, Write, suite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
 use super::*;
 use crate::{
@@ -19,6 +22,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A store, one process, and a network that follows tokio's paused clock.
 struct Bench {
     net: Net,
+    /// Ends with the bench.
+    _steps: JoinSet<()>,
     server: Server,
     model: Arc<Mutex<Model>>,
     client: Client,
@@ -28,10 +33,11 @@ struct Bench {
 fn bench(seed: u64) -> Bench {
     let net = Net::new(seed);
     let (stepped, start) = (net.clone(), Instant::now());
-    tokio::spawn(async move {
+    let mut steps = JoinSet::new();
+    steps.spawn(async move {
         loop {
             stepped.run_until(start.elapsed());
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(4)).await;
         }
     });
     let model = Arc::<Mutex<Model>>::default();
@@ -41,6 +47,7 @@ fn bench(seed: u64) -> Bench {
         keys: Keyspace::new("c"),
         model,
         net,
+        _steps: steps,
     }
 }
 
@@ -148,6 +155,47 @@ async fn a_commit_whose_answer_is_lost_landed_once_and_is_ambiguous() {
     assert!(bench.story().contains("answer is lost"));
     bench.server.heal();
     bench.done("after").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_commit_lands_after_its_successor_or_whenever_or_never() {
+    let bench = bench(19);
+    let (mut landed, mut spited) = (0, 0);
+    for n in 0..40 {
+        let name = format!("w{n}");
+        bench.server.delay(1.0, 60 * SECOND);
+        let error = bench.client.commit(&[], bench.put(&name)).await.unwrap_err();
+        assert!(error.ambiguous, "{error}");
+        bench.server.heal();
+        let mut watch = bench.client.watch(&bench.worker(&name)).await.unwrap();
+        let own = bench.done(&name).await;
+        sleep(Duration::from_millis(20)).await;
+        let now = bench.client.list(&bench.worker(&name)).await.unwrap().entries[0].mod_revision;
+        spited += usize::from(now > own);
+        sleep(7 * SECOND).await;
+        let now = bench.client.list(&bench.worker(&name)).await.unwrap().entries[0].mod_revision;
+        landed += usize::from(now > own);
+        assert!(timeout(SECOND, watch.next()).await.is_ok());
+    }
+    assert!(spited > 8 && spited < landed && landed < 40, "{spited} of {landed}\n{}", bench.story());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_stops_a_late_commit() {
+    let bench = bench(20);
+    for n in 0..20 {
+        let (name, lane) = (format!("w{n}"), format!("lane{n}"));
+        let before = bench.done(&lane).await;
+        bench.server.delay(1.0, 60 * SECOND);
+        let guards = [Guard::Unchanged(bench.worker(&lane), before)];
+        let writes = [bench.put(&name), bench.put(&lane)].concat();
+        assert!(bench.client.commit(&guards, writes).await.unwrap_err().ambiguous);
+        bench.server.heal();
+        let next = bench.client.commit(&guards, bench.put(&lane)).await.unwrap();
+        sleep(7 * SECOND).await;
+        let there = !bench.client.list(&bench.worker(&name)).await.unwrap().entries.is_empty();
+        assert_eq!(there, matches!(next, Commit::Lost(_)), "{}", bench.story());
+    }
 }
 
 #[tokio::test(start_paused = true)]
