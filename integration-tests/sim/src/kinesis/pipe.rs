@@ -1,0 +1,203 @@
+//! The way of a subscription's events to its subscriber: a connection on the simulated network with a window as HTTP/2 has
+//! one, so that a subscriber who does not read stops the sender. The body of the answer is its end.
+//!
+//! Frames are numbered. What overtook is put in order again; when a frame was lost for good, the connection
+//! breaks as soon as that can be noticed at the subscriber's end, which on a quiet shard is late: half-open until then.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::sync::mpsc;
+
+use super::{Model, Push, frame};
+use crate::{net::Net, place::Place};
+
+/// How often the service looks for something to send.
+const PUSH_EVERY: Duration = Duration::from_millis(50);
+/// So much may be under way or unread.
+const WINDOW_BYTES: usize = 1024 * 1024;
+const WINDOW_FRAMES: usize = 64;
+/// A missing frame breaks the connection after this.
+const GAP_MAX: Duration = Duration::from_secs(1);
+
+/// The connection broke.
+#[derive(Debug)]
+pub struct Reset;
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connection reset")
+    }
+}
+
+impl std::error::Error for Reset {}
+
+/// `None` is the orderly end.
+type Sent = Option<Bytes>;
+
+/// Both ends of a connection, as each knows it.
+pub(super) struct Pipe {
+    net: Net,
+    place: Place,
+    model: Arc<Mutex<Model>>,
+    sender: Mutex<Sender>,
+    receiver: Mutex<Receiver>,
+}
+
+/// At the service.
+#[derive(Default)]
+struct Sender {
+    hung_up: bool,
+    unread: (usize, usize),
+    frames: u64,
+}
+
+/// At the subscriber.
+struct Receiver {
+    next: u64,
+    early: BTreeMap<u64, Sent>,
+    gap_since: Option<Duration>,
+    body: Option<mpsc::Sender<Sent>>,
+}
+
+impl Pipe {
+    /// A connection of a process, and its end there.
+    pub(super) fn new(net: &Net, place: Place, model: &Arc<Mutex<Model>>) -> (Arc<Self>, Events) {
+        // Room for a full window and the end.
+        let (body, frames) = mpsc::channel(WINDOW_FRAMES + 2);
+        let receiver = Receiver { next: 0, early: BTreeMap::new(), gap_since: None, body: Some(body) };
+        let pipe = Arc::new(Self {
+            net: net.clone(),
+            place,
+            model: model.clone(),
+            sender: Mutex::default(),
+            receiver: Mutex::new(receiver),
+        });
+        (pipe.clone(), Events { pipe, frames })
+    }
+
+    /// The service begins to send.
+    pub(super) fn open(self: Arc<Self>, subscription: u64) {
+        self.send(Some(frame::initial()));
+        self.pump(subscription);
+    }
+
+    /// Sends what there is and what there is room for, and looks again later.
+    fn pump(self: Arc<Self>, subscription: u64) {
+        loop {
+            let now = self.net.now();
+            let (hung_up, room) = {
+                let sender = lock(&self.sender);
+                (sender.hung_up, sender.unread.0 < WINDOW_BYTES && sender.unread.1 < WINDOW_FRAMES)
+            };
+            if hung_up {
+                lock(&self.model).hang_up(subscription);
+                return;
+            }
+            let push = lock(&self.model).push(now, subscription, room);
+            match push {
+                Push::Event(body, _) => self.send(Some(frame::event(&body))),
+                Push::Nothing => break,
+                Push::End => {
+                    self.net
+                        .note(Place::Kinesis, format!("{} subscription {subscription} ended", self.place));
+                    return self.send(None);
+                }
+                Push::Refused(refusal) => {
+                    let line = format!("{} subscription {subscription} ended: {}", self.place, refusal.code);
+                    self.net.note(Place::Kinesis, line);
+                    self.send(Some(frame::exception(&refusal)));
+                    return self.send(None);
+                }
+            }
+        }
+        let net = self.net.clone();
+        net.after(PUSH_EVERY, move || self.pump(subscription));
+    }
+
+    fn send(self: &Arc<Self>, sent: Sent) {
+        let mut sender = lock(&self.sender);
+        sender.unread.0 += sent.as_ref().map_or(0, Bytes::len);
+        sender.unread.1 += 1;
+        let number = sender.frames;
+        sender.frames += 1;
+        let pipe = self.clone();
+        self.net.carry(Place::Kinesis, self.place, move || pipe.arrive(number, sent));
+    }
+
+    fn arrive(&self, number: u64, sent: Sent) {
+        let mut receiver = lock(&self.receiver);
+        receiver.early.insert(number, sent);
+        let next = receiver.next;
+        while let Some(sent) = {
+            let next = receiver.next;
+            receiver.early.remove(&next)
+        } {
+            receiver.next += 1;
+            if let Some(body) = &receiver.body {
+                // No room cannot be, as the window is smaller; nobody there hangs up by itself.
+                drop(body.try_send(sent));
+            }
+        }
+        let now = self.net.now();
+        if receiver.early.is_empty() {
+            receiver.gap_since = None;
+        } else if receiver.next > next {
+            receiver.gap_since = Some(now);
+        } else if now > *receiver.gap_since.get_or_insert(now) + GAP_MAX {
+            receiver.body = None;
+        }
+    }
+
+    /// Tells the service something that changes what it may send.
+    fn tell(self: &Arc<Self>, change: impl FnOnce(&mut Sender) + Send + 'static) {
+        let pipe = self.clone();
+        self.net.carry(self.place, Place::Kinesis, move || change(&mut lock(&pipe.sender)));
+    }
+}
+
+/// The subscriber's end: the body of the answer.
+pub(super) struct Events {
+    pipe: Arc<Pipe>,
+    frames: mpsc::Receiver<Sent>,
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Reset;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
+        self.frames.poll_recv(cx).map(|received| match received {
+            Some(Some(bytes)) => {
+                let read = bytes.len();
+                self.pipe.tell(move |sender| {
+                    sender.unread.0 -= read;
+                    sender.unread.1 -= 1;
+                });
+                Some(Ok(Frame::data(bytes)))
+            }
+            Some(None) => None,
+            None => Some(Err(Reset)),
+        })
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.pipe.tell(|sender| sender.hung_up = true);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
