@@ -114,18 +114,20 @@ fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
     let tasks = memory.observed.assignments.len() as f64;
     let interval = term.config.checkpoint_interval.max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
     let mut next = Duration::from_secs(3600);
-    for group in lanes.pending.groups(&memory.observed, clock::wall()) {
-        if lanes.busy.contains(&group.lane) {
-            continue;
-        }
-        let due = lanes.due.get(&group.lane).copied().unwrap_or(Duration::ZERO);
-        if due > now && !lanes.urgent.contains(&group.lane) {
+    let Lanes { pending, urgent, busy, due, .. } = lanes;
+    // Asked before a group is made: with many tasks, most wake-ups concern one lane of many.
+    let may_go = |lane: &LaneId| {
+        let due = due.get(lane).copied().unwrap_or(Duration::ZERO);
+        let waits = due > now && !urgent.contains(lane);
+        if waits && !busy.contains(lane) {
             next = next.min(due - now);
-            continue;
         }
-        lanes.urgent.remove(&group.lane);
-        lanes.busy.insert(group.lane.clone());
-        lanes.due.insert(group.lane.clone(), now + interval);
+        !waits && !busy.contains(lane)
+    };
+    for group in pending.groups(&memory.observed, clock::wall(), may_go) {
+        urgent.remove(&group.lane);
+        busy.insert(group.lane.clone());
+        due.insert(group.lane.clone(), now + interval);
         transactions.spawn(transact(Arc::clone(term), group));
     }
     next

@@ -62,16 +62,11 @@ pub struct Pending {
 impl Pending {
     /// Takes a reported position, or says why not.
     pub fn offer(&mut self, observed: &Observed, moved: Moved) -> Verdict {
-        let Some((_, run)) = observed.assignments.get(&moved.task).filter(|(epoch, _)| *epoch == moved.epoch)
+        let verdict = judge(observed, &moved);
+        let Some((_, run)) = observed.assignments.get(&moved.task).filter(|_| verdict == Verdict::Taken)
         else {
-            return Verdict::Fenced;
+            return verdict;
         };
-        let durable = observed.checkpoints.get(&moved.task).map(|stored| &stored.value);
-        let behind =
-            |c: &Checkpoint| c.position.is_end() || (c.epoch, c.serial) >= (moved.epoch, moved.serial);
-        if durable.is_some_and(behind) {
-            return Verdict::Durable;
-        }
         match self.tasks.get_mut(&moved.task) {
             Some((_, known)) if (known.epoch, known.serial) >= (moved.epoch, moved.serial) => {}
             Some((_, known)) if known.epoch == moved.epoch => *known = moved,
@@ -93,17 +88,14 @@ impl Pending {
     /// The next transaction of a lane, `End`s first. What is no longer the task's current run, or behind what is durable, is
     /// dropped. `at` is the leader's wall clock. `None` if nothing waits.
     pub fn group(&mut self, observed: &Observed, lane: &LaneId, at: Timestamp) -> Option<Group> {
-        let tasks: Vec<TaskId> = self.lanes.get(lane)?.iter().cloned().collect();
-        for task in &tasks {
-            let moved = self.tasks.get(task).map(|(_, moved)| moved.clone());
-            if moved.is_none_or(|moved| self.offer(observed, moved) != Verdict::Taken) {
-                self.forget(task);
-            }
+        let tasks = self.lanes.get(lane)?;
+        let stale =
+            |task: &&TaskId| self.get(task).is_none_or(|moved| judge(observed, moved) != Verdict::Taken);
+        for task in tasks.iter().filter(stale).cloned().collect::<Vec<_>>() {
+            self.forget(&task);
         }
-        let mut current: Vec<&Moved> = tasks.iter().filter_map(|task| self.get(task)).collect();
-        if current.is_empty() {
-            return None;
-        }
+        let mut current: Vec<&Moved> =
+            self.lanes.get(lane)?.iter().filter_map(|task| self.get(task)).collect();
         current.sort_by_key(|moved| !moved.position.is_end());
         current.truncate(LANE_TASKS_MAX);
         let mut writes: Vec<(TaskId, Checkpoint)> =
@@ -112,9 +104,14 @@ impl Pending {
         Some(Group { lane: lane.clone(), writes })
     }
 
-    /// The next transaction of every lane.
-    pub fn groups(&mut self, observed: &Observed, at: Timestamp) -> Vec<Group> {
-        let lanes: Vec<LaneId> = self.lanes().cloned().collect();
+    /// The next transaction of every lane that may go now.
+    pub fn groups(
+        &mut self,
+        observed: &Observed,
+        at: Timestamp,
+        mut may_go: impl FnMut(&LaneId) -> bool,
+    ) -> Vec<Group> {
+        let lanes: Vec<LaneId> = self.lanes().filter(|lane| may_go(lane)).cloned().collect();
         lanes.iter().filter_map(|lane| self.group(observed, lane, at)).collect()
     }
 
@@ -154,6 +151,17 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
+}
+
+/// What a reported position is worth now.
+fn judge(observed: &Observed, moved: &Moved) -> Verdict {
+    let current = observed.assignments.get(&moved.task).is_some_and(|(epoch, _)| *epoch == moved.epoch);
+    if !current {
+        return Verdict::Fenced;
+    }
+    let durable = observed.checkpoints.get(&moved.task).map(|stored| &stored.value);
+    let behind = |c: &Checkpoint| c.position.is_end() || (c.epoch, c.serial) >= (moved.epoch, moved.serial);
+    if durable.is_some_and(behind) { Verdict::Durable } else { Verdict::Taken }
 }
 
 /// What is written for a position: the totals go on from the checkpoint before.
