@@ -1,4 +1,4 @@
-//! `ENCODE BYTES`: the payload is the row's one declared column. Nothing is parsed and nothing is copied.
+//! `ENCODE BYTES`: the payload is the row's one declared column. Nothing is parsed, and nothing large is copied.
 
 use std::sync::Arc;
 

@@ -126,7 +126,7 @@ impl Column {
         }
     }
 
-    /// A row of bytes, not copied; for bytea columns only.
+    /// A row of bytes; for bytea columns only.
     pub(super) fn push_bytes(&mut self, bytes: &Bytes) {
         if let Cells::Bytea(cells) = &mut self.cells {
             cells.push(bytes);
@@ -183,7 +183,7 @@ impl Column {
                 Arc::new(StringArray::new(ends.finish(), Buffer::from_vec(bytes), nulls))
             }
             Cells::Bytea(cells) => {
-                let (views, blocks) = (take(&mut cells.views), take(&mut cells.blocks));
+                let (views, blocks) = cells.finish();
                 Arc::new(BinaryViewArray::new(ScalarBuffer::from(views), blocks, nulls))
             }
             Cells::Struct(_, children) => {
@@ -267,23 +267,44 @@ impl Texts {
     }
 }
 
-/// Cells of bytes: up to 12 are held in the view itself, longer ones stay where they are.
+/// Cells of bytes: up to 12 are held in the view itself, small ones side by side in the first block, large ones where they
+/// are.
 #[derive(Default)]
 pub(super) struct Views {
     views: Vec<u128>,
-    blocks: Vec<Buffer>,
+    small: Vec<u8>,
+    /// How many small bytes the last batch had.
+    expected: usize,
+    large: Vec<Buffer>,
 }
 
 impl Views {
-    /// Appends a cell. Longer bytes are shared, not copied.
+    /// Appends a cell. To share a few bytes costs more than to copy them, and keeps their whole neighbourhood in memory.
     pub(super) fn push(&mut self, bytes: &Bytes) {
         const INLINE: usize = 12;
+        const SMALL: usize = 4 << 10;
         if bytes.len() <= INLINE {
             self.views.push(make_view(bytes, 0, 0));
-        } else {
-            let block = u32::try_from(self.blocks.len()).expect("a batch has fewer than 2^32 rows");
-            self.views.push(make_view(bytes, block, 0));
-            self.blocks.push(Buffer::from(bytes.clone()));
+            return;
         }
+        let offset = u32::try_from(self.small.len());
+        if let (Ok(offset), true) = (offset, bytes.len() <= SMALL) {
+            if self.small.capacity() == 0 {
+                self.small.reserve(self.expected);
+            }
+            self.views.push(make_view(bytes, 0, offset));
+            self.small.extend_from_slice(bytes);
+        } else {
+            self.large.push(Buffer::from(bytes.clone()));
+            let block = u32::try_from(self.large.len()).expect("a batch has fewer than 2^32 rows");
+            self.views.push(make_view(bytes, block, 0));
+        }
+    }
+
+    fn finish(&mut self) -> (Vec<u128>, Vec<Buffer>) {
+        self.expected = self.small.len();
+        let small = Buffer::from_vec(take(&mut self.small));
+        let blocks = std::iter::once(small).chain(take(&mut self.large));
+        (take(&mut self.views), blocks.collect())
     }
 }

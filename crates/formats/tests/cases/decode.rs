@@ -296,26 +296,33 @@ fn include_columns_are_filled() {
 }
 
 #[test]
-fn bytes_are_shared_not_copied() {
+fn large_bytes_are_shared_and_small_ones_lie_side_by_side() {
     let mut spec = source(&[("data", SqlType::Bytea)], Encode::Bytes, &[]);
     spec.include.push(include(IncludeKind::Key, "k", SqlType::Bytea));
     let mut decoder = decoder(&spec, None).unwrap();
-    let payloads: Vec<Bytes> =
-        [&b""[..], b"exactly 12 B", b"more than twelve", b"\xff\x00 is no text either"]
-            .map(Bytes::from)
-            .into();
-    for payload in &payloads {
-        decoder.decode(&record(payload.clone()), &split()).unwrap();
+    let payloads = [
+        Bytes::new(),
+        Bytes::from_static(b"exactly 12 B"),
+        Bytes::from_static(b"more than twelve"),
+        Bytes::from(vec![7; 5000]),
+        Bytes::from_static(b"\xff\x00 is no text either"),
+        Bytes::from(vec![8; 4096]),
+    ];
+    // A second batch of the same decoder has nothing of the first.
+    for payloads in [&payloads[..], &payloads[2..]] {
+        for payload in payloads {
+            decoder.decode(&record(payload.clone()), &split()).unwrap();
+        }
+        let batch = decoder.finish();
+        let data = batch.column(0).as_binary_view();
+        assert_eq!((data.len(), data.null_count(), data.data_buffers().len()), (payloads.len(), 0, 2));
+        for (row, payload) in payloads.iter().enumerate() {
+            assert_eq!(data.value(row), payload);
+            let shared = data.value(row).as_ptr() == payload.as_ptr();
+            assert_eq!(shared, payload.len() == 5000, "row {row}");
+        }
+        assert_eq!(batch.column(1).as_binary_view().value(3), b"p1");
     }
-    let batch = decoder.finish();
-    let data = batch.column(0).as_binary_view();
-    for (row, payload) in payloads.iter().enumerate() {
-        assert_eq!(data.value(row), payload);
-        let shared = data.value(row).as_ptr() == payload.as_ptr();
-        assert_eq!(shared, payload.len() > 12, "row {row}");
-    }
-    assert_eq!(data.null_count(), 0);
-    assert_eq!(batch.column(1).as_binary_view().value(3), b"p1");
 }
 
 #[test]
