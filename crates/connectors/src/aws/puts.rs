@@ -2,6 +2,8 @@
 //!
 //! Protocol: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
 
+use std::str::Utf8Error;
+
 use aws_sdk_kinesis::error::BoxError;
 use base64_simd::STANDARD;
 use bytes::Bytes;
@@ -12,10 +14,27 @@ use super::{access::Stream, records::Text};
 /// One record to write.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// The partition key, 1…256 characters.
-    pub key: String,
-    /// May be empty: that is a tombstone.
-    pub data: Bytes,
+    /// Text.
+    key: Bytes,
+    data: Bytes,
+}
+
+impl Entry {
+    /// `key` is the partition key, 1…256 characters; `data` may be empty: that is a tombstone. Fails if the key is not text.
+    pub(crate) fn new(key: Bytes, data: Bytes) -> Result<Self, Utf8Error> {
+        std::str::from_utf8(&key)?;
+        Ok(Self { key, data })
+    }
+
+    /// The partition key.
+    pub(crate) fn key(&self) -> &str {
+        std::str::from_utf8(&self.key).expect("looked at when the entry was made")
+    }
+
+    /// Bytes of key and data: what the service counts.
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.data.len()
+    }
 }
 
 /// What came of one record.
@@ -56,7 +75,7 @@ pub(crate) fn ask(stream: &Stream, entries: &[Entry]) -> Bytes {
         body.extend_from_slice(if index == 0 { br#"{"Data":""#.as_slice() } else { br#",{"Data":""# });
         STANDARD.encode_append(&entry.data, &mut body);
         body.extend_from_slice(br#"","PartitionKey":"#);
-        push_text(&mut body, &entry.key);
+        push_text(&mut body, entry.key());
         body.push(b'}');
     }
     body.extend_from_slice(br#"],"StreamName":"#);
@@ -92,8 +111,9 @@ mod tests {
 
     #[test]
     fn a_request_is_json_whatever_keys_and_data_hold() {
-        let entry =
-            |key: &str, data: &'static [u8]| Entry { key: key.to_owned(), data: Bytes::from_static(data) };
+        let entry = |key: &'static str, data: &'static [u8]| {
+            Entry::new(Bytes::from_static(key.as_bytes()), Bytes::from_static(data)).unwrap()
+        };
         let entries = [entry("a\"\\ä\n", b"hello"), entry("b", b""), entry("c", &[0xff, 0xff, 0xff])];
         let mut stream = Stream { name: "out".to_owned(), arn: None };
         let body: Value = serde_json::from_slice(&ask(&stream, &entries)).unwrap();

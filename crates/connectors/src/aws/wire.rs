@@ -30,6 +30,7 @@ use aws_sigv4::{
 };
 use aws_smithy_runtime_api::client::{
     auth::AuthSchemeId,
+    connection::CaptureSmithyConnection,
     http::{HttpClient, HttpConnector, HttpConnectorSettings, SharedHttpConnector},
     identity::{Identity, ResolveCachedIdentity, SharedIdentityResolver},
     orchestrator::{HttpRequest, HttpResponse},
@@ -110,9 +111,17 @@ impl Wire {
         let unsent = |error: BoxError| SdkError::dispatch_failure(ConnectorError::other(error, None));
         let identity = self.identity().await.map_err(unsent)?;
         let sent = self.now();
-        let request = self.request(body, &identity, self.service_time(sent)).map_err(unsent)?;
+        let mut request = self.request(body, &identity, self.service_time(sent)).map_err(unsent)?;
+        let connection = CaptureSmithyConnection::new();
+        request.add_extension(connection.clone());
         let mut response = self.connector.call(request).await.map_err(SdkError::dispatch_failure)?;
         self.learn(&response, sent);
+        if matches!(response.status().as_u16(), 500 | 502 | 503 | 504)
+            && let Some(connection) = connection.get()
+        {
+            // Whoever is behind it is not well: the next request finds somebody else, as the SDK does it.
+            connection.poison();
+        }
         let length = response.headers().get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
         let body = collect(response.take_body(), length).await;
         if response.status().is_success() {

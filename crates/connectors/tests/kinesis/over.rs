@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use aws_smithy_runtime_api::client::{
+    connection::{CaptureSmithyConnection, ConnectionMetadata},
     http::{
         HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
         http_client_fn,
@@ -47,6 +51,14 @@ struct Wire {
     ahead: Option<Duration>,
     /// By how many minutes each request was signed ahead of our clock.
     signed: Arc<Mutex<Vec<i64>>>,
+    /// How many connections were given up because of what was answered on them.
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Wire {
+    fn new(answer: fn(&str) -> Answer) -> Self {
+        Self { answer, seen: Seen::default(), ahead: None, signed: Arc::default(), dropped: Arc::default() }
+    }
 }
 
 impl HttpConnector for Wire {
@@ -59,6 +71,14 @@ impl HttpConnector for Wire {
         if request.uri().contains("nowhere") {
             let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
             return HttpConnectorFuture::ready(Err(ConnectorError::io(refused.into())));
+        }
+        if let Some(capture) = request.extension::<CaptureSmithyConnection>() {
+            let dropped = Arc::clone(&self.dropped);
+            let connection = ConnectionMetadata::builder().proxied(false).poison_fn(move || {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            });
+            let connection = connection.build();
+            capture.set_connection_retriever(move || Some(connection.clone()));
         }
         let (answer, ahead) = ((self.answer)(&operation), self.ahead);
         HttpConnectorFuture::new(async move {
@@ -83,7 +103,7 @@ impl HttpConnector for Wire {
 }
 
 fn over(answer: fn(&str) -> Answer) -> (Registry, Seen) {
-    let wire = Wire { answer, seen: Seen::default(), ahead: None, signed: Arc::default() };
+    let wire = Wire::new(answer);
     let seen = Arc::clone(&wire.seen);
     (over_wire(wire), seen)
 }
@@ -170,16 +190,12 @@ async fn a_silent_service_leaves_an_outcome_that_is_unknown_since_the_start_of_t
 
 #[tokio::test(start_paused = true)]
 async fn requests_are_signed_by_the_clock_of_the_service() {
-    let wire = Wire {
-        answer: |operation| match operation {
-            "DescribeStreamSummary" => summary(CREATED),
-            "GetShardIterator" => Answer::Ok(json!({"ShardIterator": "it"})),
-            _ => fake::get_records(&[1], Some("it"), 0),
-        },
-        seen: Seen::default(),
-        ahead: Some(Duration::from_secs(3600)),
-        signed: Arc::default(),
-    };
+    let wire = Wire::new(|operation| match operation {
+        "DescribeStreamSummary" => summary(CREATED),
+        "GetShardIterator" => Answer::Ok(json!({"ShardIterator": "it"})),
+        _ => fake::get_records(&[1], Some("it"), 0),
+    });
+    let wire = Wire { ahead: Some(Duration::from_secs(3600)), ..wire };
     let signed = Arc::clone(&wire.signed);
     let source =
         over_wire(wire).build_source(&source_spec(options("http://kinesis.test", "in", &[]))).unwrap();
@@ -189,4 +205,24 @@ async fn requests_are_signed_by_the_clock_of_the_service() {
     let (first, later) = (signed[2], &signed[3..]);
     assert!(first.abs() <= 1, "the first GetRecords knows our clock only: {signed:?}");
     assert!(later.len() == 2 && later.iter().all(|ahead| (58..=61).contains(ahead)), "{signed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_whose_server_fails_is_given_up() {
+    for (answer, kind, dropped) in [
+        ((|_| Answer::Status(503)) as fn(&str) -> Answer, ErrorKind::Unavailable, 1),
+        (|_| Answer::Error("ProvisionedThroughputExceededException"), ErrorKind::Throttled, 0),
+    ] {
+        let wire = Wire::new(answer);
+        let count = Arc::clone(&wire.dropped);
+        let registry = over_wire(wire);
+        let (sink, _) = registry.build_sink(&sink_spec(options("http://kinesis.test", "out", &[]))).unwrap();
+        let task = TaskId { sink: ObjectId::from_parts(1, 2), split: split() };
+        let run = Run { epoch: Epoch { generation: 1, revision: 1 }, sink_instance: 0 };
+        let mut writer = sink.open(&task, &run).await.unwrap();
+        let before = count.load(Ordering::Relaxed);
+        let error = writer.write(batch()).await.unwrap().await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert_eq!(count.load(Ordering::Relaxed) - before, dropped, "{error:?}");
+    }
 }

@@ -87,17 +87,16 @@ impl SinkWriter for Writer {
 impl Shared {
     fn entry(&self, key: Option<Bytes>, data: Bytes, record_max: Option<usize>) -> Result<Entry> {
         let refuse = |text: String| Error::new(ErrorKind::Rejected, text);
-        let key = key.unwrap_or_default();
-        let key = String::from_utf8(Vec::from(key))
+        let entry = Entry::new(key.unwrap_or_default(), data)
             .map_err(|_| refuse(format!("partition key of sink `{}` is not text", self.sink)))?;
-        let length = key.chars().count();
+        let length = entry.key().chars().count();
         if !(1..=KEY_MAX).contains(&length) {
             return Err(refuse(format!(
                 "partition key length {length} is outside 1..256 (sink `{}`)",
                 self.sink
             )));
         }
-        let size = key.len() + data.len();
+        let size = entry.size();
         if let Some(most) = record_max.filter(|most| size > *most) {
             return Err(refuse(format!(
                 "record of {size} bytes is larger than the {most} bytes that stream `{}` takes",
@@ -107,7 +106,7 @@ impl Shared {
         if size >= LONELY && record_max.is_none() {
             tracing::warn!(sink = %self.sink, size, "a record of 1 MiB or more: the stream may refuse it");
         }
-        Ok(Entry { key, data })
+        Ok(entry)
     }
 }
 
@@ -116,7 +115,7 @@ fn requests(rows: Vec<Row>) -> Vec<Vec<Row>> {
     let mut requests: Vec<Vec<Row>> = Vec::new();
     let (mut bytes, mut closed) = (0, true);
     for row in rows {
-        let size = row.entry.key.len() + row.entry.data.len();
+        let size = row.entry.size();
         let lonely = size >= LONELY;
         let fits = requests.last().is_some_and(|r| r.len() < REQUEST_RECORDS) && bytes + size < REQUEST_BYTES;
         if closed || lonely || !fits {
@@ -224,7 +223,7 @@ fn judge(
             }
         };
         let place = Some((shard, number));
-        let in_order = match last.entry(&entry.key) {
+        let in_order = match last.entry(entry.key()) {
             hash_map::Entry::Vacant(first) => {
                 first.insert(place);
                 true
@@ -262,8 +261,12 @@ mod tests {
     use super::*;
     use crate::aws::puts;
 
+    fn entry(key: &str, data: Vec<u8>) -> Entry {
+        Entry::new(Bytes::copy_from_slice(key.as_bytes()), data.into()).unwrap()
+    }
+
     fn row(row: usize, size: usize) -> Row {
-        Row { row, entry: Entry { key: "k".into(), data: Bytes::from(vec![0; size - 1]) } }
+        Row { row, entry: entry("k", vec![0; size - 1]) }
     }
 
     fn shape(sizes: &[usize]) -> Vec<Vec<usize>> {
@@ -287,8 +290,7 @@ mod tests {
 
     fn judged(keys: &[&str], puts: &[Value]) -> Vec<(usize, ErrorKind)> {
         let rows: Vec<usize> = (10..10 + keys.len()).collect();
-        let entry = |key: &&str| Entry { key: (*key).to_owned(), data: Bytes::new() };
-        let entries: Vec<Entry> = keys.iter().map(entry).collect();
+        let entries: Vec<Entry> = keys.iter().map(|key| entry(key, Vec::new())).collect();
         let body = json!({"Records": puts}).to_string();
         let failed = |code: &str, message: &str| crate::aws::code_error("x", code, message, None);
         let rejected = judge(&rows, &entries, &puts::read(body.as_bytes()).unwrap(), failed);
