@@ -19,4 +19,4 @@ pub use registry::{BuildSink, BuildSource, Registry, SinkKind, SourceKind};
 pub use sink::{
     BatchLimits, COMMON, Delivery, KeyRule, Ordering, Rejected, Run, Sink, SinkCommon, SinkWriter, Takeover,
 };
-pub use source::{Gap, Listing, Polled, Source, SplitReader};
+pub use source::{Gap, Listing, Polled, Registered, Registrar, Source, SplitReader};

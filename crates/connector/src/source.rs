@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{Creation, Position, RawRecord, Split, SplitId, Start, Timestamp};
+use model::{Creation, Cursor, Position, RawRecord, SinkSpec, Split, SplitId, Start, Timestamp};
 
 use crate::Result;
 
@@ -30,6 +30,40 @@ pub trait Source: Send + Sync {
     async fn open(&self, split: &SplitId, from: &Position) -> Result<Box<dyn SplitReader>>;
     /// Says how many workers read this split now: each keeps to its part of the quota.
     fn share(&self, split: &SplitId, readers: u32);
+    /// For a source whose service must know each sink that reads it: how a sink is registered, and how it reads. Its tasks are
+    /// then opened by [`Registrar::open`].
+    fn registrar(&self) -> Option<&dyn Registrar> {
+        None
+    }
+}
+
+/// How far a registration is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registered {
+    /// The service knows nothing of that name.
+    Absent,
+    /// It is being made or removed: ask again.
+    Pending,
+    /// It can be used.
+    Ready,
+}
+
+/// What a source keeps at its service for each sink that reads it, such as a consumer of Kinesis enhanced fan-out. The leader
+/// alone makes and removes it; workers use it by its name.
+#[async_trait]
+pub trait Registrar: Send + Sync {
+    /// The name under which the service knows `sink`. Two sinks of one name would take it from each other.
+    fn name(&self, sink: &SinkSpec) -> String;
+    /// True when the source can be read without a registration, too: then what goes wrong with it stops nobody.
+    fn optional(&self) -> bool;
+    /// Looks for a registration.
+    async fn find(&self, name: &str) -> Result<Registered>;
+    /// Asks for one; that there is one already is no error. Transient errors say that it may have been made.
+    async fn register(&self, name: &str) -> Result<()>;
+    /// Removes one; that there is none any more is no error.
+    async fn deregister(&self, name: &str) -> Result<()>;
+    /// Opens `split` at `from` under this name.
+    async fn open(&self, name: &str, split: &SplitId, from: &Position) -> Result<Box<dyn SplitReader>>;
 }
 
 /// What a reader brings.
@@ -72,6 +106,12 @@ pub trait SplitReader: Send {
     /// but returns such an error after a while so that it can be shown; the next call goes on where it was.
     /// Cancel safe: a dropped future loses no record.
     async fn next(&mut self) -> Result<Polled>;
+
+    /// After [`Polled::Idle`] with no lag: a later position, if the service told one although no record came. Who stores it
+    /// does not have to begin at an ever older record. Told once.
+    fn passed(&mut self) -> Option<Cursor> {
+        None
+    }
 
     /// Records that may have been lost before they could be read, if any since the last call: the position was older than what
     /// the stream still holds. Asked after each `next`; unless the caller knows better, it tells a `data_loss`

@@ -84,6 +84,12 @@ impl Stage {
         &self.at
     }
 
+    /// Nothing but this position came after what was handed on.
+    pub(crate) fn pass(&mut self, cursor: Cursor) {
+        debug_assert_eq!(self.open.records, 0, "a chunk is handed on before the position moves past it");
+        self.at = Position::After(cursor);
+    }
+
     /// True when enough is there for a chunk.
     pub(crate) fn is_full(&self) -> bool {
         self.decoder.len() >= CHUNK_ROWS || self.open.letters.len() >= CHUNK_ROWS

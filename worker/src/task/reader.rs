@@ -108,6 +108,9 @@ impl Reader {
                     drop(reservation);
                     self.worked();
                     self.recent /= 2;
+                    if let Some(cursor) = reader.passed() {
+                        self.stage.pass(cursor);
+                    }
                     self.at_lag(Some(lag)).await.map_err(|Closed| None)?;
                 }
                 Ok(Polled::End) => return Ok(()),
@@ -137,7 +140,15 @@ impl Reader {
 
     async fn open(&mut self) -> Result<Box<dyn SplitReader>, Failure> {
         loop {
-            match self.job.source.source.open(&self.job.task.split, self.stage.position()).await {
+            let (source, split) = (&self.job.source.source, &self.job.task.split);
+            let opened = match source.registrar() {
+                None => source.open(split, self.stage.position()).await,
+                Some(registrar) => {
+                    let name = registrar.name(&self.job.sink.spec);
+                    registrar.open(&name, split, self.stage.position()).await
+                }
+            };
+            match opened {
                 Ok(reader) => {
                     self.worked();
                     return Ok(reader);
@@ -207,7 +218,7 @@ impl Reader {
         self.feed.send(Feed::Chunk(Box::new(chunk))).await.map_err(|_| Closed)
     }
 
-    /// A quiet split has no sequence number to store: the moment at which it was read to its end is kept instead.
+    /// A quiet split has hardly a new position to store: the moment at which it was read to its end is kept instead.
     async fn at_lag(&mut self, lag: Option<Duration>) -> Result<(), Closed> {
         let Some(lag) = lag else { return Ok(()) };
         self.job.shown.lag(lag);

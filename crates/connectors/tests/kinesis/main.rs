@@ -5,6 +5,7 @@
 
 mod credentials;
 mod fake;
+mod fanout;
 mod over;
 mod server;
 mod signature;

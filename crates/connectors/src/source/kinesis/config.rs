@@ -8,7 +8,7 @@ use model::{Cursor, Options, StartFrom, Timestamp};
 
 use crate::aws::{self, Access};
 
-const OWN: [OptionDef; 11] = [
+const OWN: [OptionDef; 15] = [
     OptionDef::new("scan.startup.mode", OptionKind::Text)
         .aliases(&["kinesis.scan.startup.mode"])
         .default("earliest"),
@@ -19,7 +19,14 @@ const OWN: [OptionDef; 11] = [
     OptionDef::new("kinesis.reader.error_retry_interval_ms", OptionKind::Integer { min: 1, max: 3_600_000 })
         .default("100"),
     OptionDef::new("kinesis.sdk.max_retry_limit", OptionKind::Integer { min: 1, max: 1000 }).default("3"),
-    OptionDef::new("kinesis.consumer.mode", OptionKind::OneOf(&["polling"])).default("polling"),
+    OptionDef::new("kinesis.consumer.mode", OptionKind::OneOf(&["polling", "efo", "auto"]))
+        .default("polling"),
+    OptionDef::new("kinesis.consumer.name", OptionKind::Text),
+    OptionDef::new("kinesis.consumer.arn", OptionKind::Text),
+    OptionDef::new("kinesis.consumer.renew_interval_ms", OptionKind::Integer { min: 1000, max: 290_000 })
+        .default("270000"),
+    OptionDef::new("kinesis.consumer.silence_timeout_ms", OptionKind::Integer { min: 1000, max: 300_000 })
+        .default("35000"),
     OptionDef::new("read.share", OptionKind::Number { min: 0.05, max: 1.0 }).default("1.0"),
     OptionDef::new("kinesis.shard.reads_per_second", OptionKind::Number { min: 0.1, max: 10_000.0 })
         .default("5"),
@@ -57,12 +64,37 @@ pub(crate) struct Quota {
     pub share: f64,
 }
 
+/// How enhanced fan-out is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fanout {
+    /// `kinesis.consumer.mode = 'auto'`: polls while there is no fan-out to be had.
+    pub optional: bool,
+    pub consumer: Consumer,
+    /// A subscription lives for five minutes; a new one is opened after this time.
+    pub renew_after: Duration,
+    /// A subscription on which nothing came for so long is given up.
+    pub silence_max: Duration,
+}
+
+/// Which registered consumer a sink reads as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    /// A name made of the sink's id.
+    Derived,
+    /// `kinesis.consumer.name`; `{sink}` in it stands for the sink's name.
+    Named(String),
+    /// `kinesis.consumer.arn`: registered by somebody else.
+    Arn(String),
+}
+
 /// A source's options.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub access: Access,
     pub startup: Startup,
     pub quota: Quota,
+    /// `None`: polling.
+    pub fanout: Option<Fanout>,
     /// How long a reader that has caught up waits before it asks again.
     pub idle: Duration,
     /// The wait after a first failure; it doubles up to `access.limits.backoff_cap`.
@@ -85,6 +117,7 @@ impl Config {
                 bytes: options.integer("kinesis.shard.read_bytes_per_second")?.unwrap_or(2 << 20) as f64,
                 share: options.number("read.share")?.unwrap_or(1.0),
             },
+            fanout: fanout(&mut options)?,
             idle: millis(options.integer("kinesis.reader.eof_retry_interval_ms")?, 1000),
             retry: options
                 .integer("kinesis.reader.error_retry_interval_ms")?
@@ -95,6 +128,55 @@ impl Config {
                 .unwrap_or(3),
             access,
         })
+    }
+}
+
+fn fanout(options: &mut Reader) -> Result<Option<Fanout>, OptionError> {
+    let mode = options.one_of("kinesis.consumer.mode")?.unwrap_or("polling").to_owned();
+    let name = options.text("kinesis.consumer.name")?;
+    let arn = options.text("kinesis.consumer.arn")?;
+    let mut millis =
+        |name: &str, default| options.integer(name).map(|ms| Duration::from_millis(ms.unwrap_or(default)));
+    let renew_after = millis("kinesis.consumer.renew_interval_ms", 270_000)?;
+    let silence_max = millis("kinesis.consumer.silence_timeout_ms", 35_000)?;
+    let consumer = match (name, arn) {
+        (Some(_), Some(_)) => {
+            return Err(OptionError::config(
+                "kinesis.consumer.name and kinesis.consumer.arn are mutually exclusive",
+            ));
+        }
+        (None, None) if mode == "efo" => return Err(OptionError::missing("kinesis.consumer.name")),
+        (None, None) => Consumer::Derived,
+        _ if mode == "polling" => {
+            return Err(OptionError::config(
+                "kinesis.consumer.name and kinesis.consumer.arn need kinesis.consumer.mode = 'efo' or 'auto'",
+            ));
+        }
+        (Some(name), None) => Consumer::Named(consumer_name(name)?),
+        (None, Some(arn)) => Consumer::Arn(consumer_arn(arn)?),
+    };
+    let fanout = Fanout { optional: mode == "auto", consumer, renew_after, silence_max };
+    Ok((mode != "polling").then_some(fanout))
+}
+
+fn consumer_name(name: String) -> Result<String, OptionError> {
+    let plain = name.replacen("{sink}", "", 1);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if !name.is_empty() && plain.len() <= 128 && plain.bytes().all(allowed) {
+        return Ok(name);
+    }
+    let expected = "1 to 128 letters, digits, `_`, `.`, `-`, and at most one {sink}";
+    Err(OptionError::invalid("kinesis.consumer.name", expected, &name))
+}
+
+/// `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME/consumer/NAME:NUMBER`
+fn consumer_arn(arn: String) -> Result<String, OptionError> {
+    let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
+    let well = arn.starts_with("arn:") && resource.starts_with("stream/") && resource.contains("/consumer/");
+    if well {
+        Ok(arn)
+    } else {
+        Err(OptionError::invalid("kinesis.consumer.arn", "the ARN of a consumer", &arn))
     }
 }
 
@@ -167,6 +249,32 @@ mod tests {
             options.insert(*name, *value);
         }
         Config::read(&options).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn fan_out_knows_its_consumer() {
+        let mode = |mode| ("kinesis.consumer.mode", mode);
+        let name = |name| ("kinesis.consumer.name", name);
+        assert_eq!(read(&[]).unwrap().fanout, None);
+        assert_eq!(read(&[mode("efo")]).unwrap_err(), "missing field `kinesis.consumer.name`");
+        assert!(read(&[name("c")]).unwrap_err().contains("need kinesis.consumer.mode"));
+        let consumer = |pairs: &[_]| read(pairs).map(|config| config.fanout.unwrap().consumer);
+        assert_eq!(consumer(&[mode("auto")]), Ok(Consumer::Derived));
+        assert_eq!(consumer(&[mode("efo"), name("a-{sink}")]), Ok(Consumer::Named("a-{sink}".into())));
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/in/consumer/c:1700000000";
+        assert_eq!(consumer(&[mode("efo"), ("kinesis.consumer.arn", arn)]), Ok(Consumer::Arn(arn.into())));
+        assert!(
+            consumer(&[mode("auto"), name("c"), ("kinesis.consumer.arn", arn)])
+                .unwrap_err()
+                .contains("exclusive")
+        );
+        for wrong in ["", "a b", "{source}", "{sink}{sink}"] {
+            assert!(
+                consumer(&[mode("efo"), name(wrong)]).unwrap_err().contains("`kinesis.consumer.name`"),
+                "{wrong}"
+            );
+        }
+        assert!(consumer(&[mode("efo"), ("kinesis.consumer.arn", "arn:aws:s3:::b")]).is_err());
     }
 
     #[test]

@@ -18,6 +18,9 @@ struct Instruments {
     throttled: Counter<u64>,
     hidden: Counter<u64>,
     expired: Counter<u64>,
+    subscribed: Counter<u64>,
+    silent: Counter<u64>,
+    polls_instead: Counter<u64>,
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
@@ -40,6 +43,9 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         throttled: counter("get_records_throttled", "reads that the service refused as too many"),
         hidden: counter("hidden_throttle_suspected", "empty answers in a row while the lag grew"),
         expired: counter("iterator_expired", "iterators that were too old when they were used"),
+        subscribed: counter("fanout_subscribe", "calls of SubscribeToShard by outcome"),
+        silent: counter("fanout_watchdog_restart", "subscriptions given up because nothing came"),
+        polls_instead: counter("fanout_fallback", "changes from fan-out to polling"),
     }
 });
 
@@ -56,14 +62,19 @@ impl Meters {
     }
 
     pub(crate) fn answered(&self, took: Duration, records: usize, bytes: usize, behind: Option<Duration>) {
+        INSTRUMENTS.seconds.record(took.as_secs_f64(), &self.stream);
+        if records == 0 {
+            INSTRUMENTS.empty.add(1, &self.stream);
+        }
+        self.arrived(records, bytes, behind);
+    }
+
+    pub(crate) fn arrived(&self, records: usize, bytes: usize, behind: Option<Duration>) {
         let meters = &*INSTRUMENTS;
-        meters.seconds.record(took.as_secs_f64(), &self.stream);
         if let Some(behind) = behind {
             meters.behind.record(u64::try_from(behind.as_millis()).unwrap_or(u64::MAX), &self.shard);
         }
-        if records == 0 {
-            meters.empty.add(1, &self.stream);
-        } else {
+        if records > 0 {
             meters.records.add(records as u64, &self.stream);
             meters.bytes.add(bytes as u64, &self.stream);
         }
@@ -83,5 +94,18 @@ impl Meters {
 
     pub(crate) fn iterator_expired(&self) {
         INSTRUMENTS.expired.add(1, &self.stream);
+    }
+
+    pub(crate) fn subscribed(&self, result: &str) {
+        let [stream] = self.stream.clone();
+        INSTRUMENTS.subscribed.add(1, &[stream, KeyValue::new("result", result.to_owned())]);
+    }
+
+    pub(crate) fn silent(&self) {
+        INSTRUMENTS.silent.add(1, &self.shard);
+    }
+
+    pub(crate) fn polls_instead(&self) {
+        INSTRUMENTS.polls_instead.add(1, &self.shard);
     }
 }

@@ -14,11 +14,15 @@
 //!   in silence.
 //! * A stream that was deleted and created again under its name is another stream: its readers stop with an error (S13).
 //!
-//! Limits: polling only; 5 reads and 2 MiB a second and shard unless the options say otherwise.
+//! * With `kinesis.consumer.mode = 'efo'` shards are pushed instead of polled ([`fanout`]).
+//!
+//! Limits: 5 reads and 2 MiB a second and shard, all polling consumers together, unless the options say otherwise.
 
 mod client;
 mod config;
+mod fanout;
 mod get_records;
+mod loss;
 mod meters;
 mod pace;
 mod place;
@@ -32,7 +36,9 @@ use std::{
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::config::SharedHttpClient;
-use connector::{Error, ErrorKind, Listing, OptionError, Registry, Result, Source, SourceKind, SplitReader};
+use connector::{
+    Error, ErrorKind, Listing, OptionError, Registrar, Registry, Result, Source, SourceKind, SplitReader,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
     Cursor, Encode, Format, IncludeKind, Position, SourceSpec, SplitId, Start, StartFrom, Timestamp,
@@ -42,6 +48,7 @@ use tokio::time::Instant;
 use self::{
     client::{Begin, Client, INVALID_ARGUMENT, NOT_FOUND, Summary},
     config::{Config, OPTIONS, Startup},
+    fanout::Consumers,
     pace::Pace,
     place::Place,
     reader::Reader,
@@ -83,8 +90,9 @@ pub fn register_over(registry: &mut Registry, http: Option<SharedHttpClient>) {
 fn build(spec: &SourceSpec, http: Option<SharedHttpClient>) -> Result<Arc<dyn Source>, OptionError> {
     let config = Config::read(&spec.options)?;
     let client = Client::new(&config, http);
+    let consumers = config.fanout.clone().map(|fanout| Arc::new(Consumers::new(fanout)));
     let shared = Arc::new(Shared { client, config, seen: tokio::sync::Mutex::new(None) });
-    Ok(Arc::new(Kinesis { shared, paces: Mutex::new(HashMap::new()) }))
+    Ok(Arc::new(Kinesis { shared, paces: Mutex::new(HashMap::new()), consumers }))
 }
 
 /// What the readers of a source share.
@@ -131,6 +139,8 @@ struct Paced {
 struct Kinesis {
     shared: Arc<Shared>,
     paces: Mutex<HashMap<String, Paced>>,
+    /// `None`: polling.
+    consumers: Option<Arc<Consumers>>,
 }
 
 impl Kinesis {
@@ -244,6 +254,10 @@ impl Source for Kinesis {
         if let Some(pace) = entry.pace.upgrade() {
             pace.set_readers(readers);
         }
+    }
+
+    fn registrar(&self) -> Option<&dyn Registrar> {
+        self.consumers.as_ref().map(|_| self as &dyn Registrar)
     }
 }
 

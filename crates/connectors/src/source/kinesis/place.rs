@@ -4,6 +4,11 @@
 //! the last inner record, whose cursor is the number alone: once that one is delivered the whole aggregate is, and reading
 //! continues after it without asking for it again. A position `number:sub` asks for the aggregate again and passes over what
 //! was delivered.
+//!
+//! A subscription tells a continuation number also when no record comes. Such a cursor, `number:@moment`, names no record: it
+//! says that everything up to `number` had been read at that moment (ms since 1970).
+
+use std::cmp::Ordering;
 
 use connector::{Error, ErrorKind, Result};
 use formats::kpl;
@@ -28,6 +33,10 @@ pub(crate) struct Place {
     expected: Option<String>,
     /// The expected record was not there: its number, and the number of what came instead.
     missed: Option<(String, Option<String>)>,
+    /// `from` names no record: all up to it had been read at this moment.
+    passed: Option<Timestamp>,
+    /// True until it was looked whether what came after such a position may have aged out.
+    unproved: bool,
 }
 
 impl Place {
@@ -47,6 +56,11 @@ impl Place {
             }
             Position::After(cursor) => {
                 place.resumed = true;
+                if let Some((number, at)) = continuation(cursor) {
+                    place.from = Begin::AfterNumber(number);
+                    (place.passed, place.unproved) = (Some(at), true);
+                    return Ok(place);
+                }
                 let (number, sub) = parts(cursor)?;
                 place.from = match sub {
                     None => Begin::AfterNumber(number),
@@ -64,7 +78,16 @@ impl Place {
     }
 
     fn oldest(since: Option<Timestamp>) -> Self {
-        Self { from: Begin::Horizon, delivered: None, since, resumed: false, expected: None, missed: None }
+        Self {
+            from: Begin::Horizon,
+            delivered: None,
+            since,
+            resumed: false,
+            expected: None,
+            missed: None,
+            passed: None,
+            unproved: false,
+        }
     }
 
     /// The oldest record instead: the place is not there any more.
@@ -76,7 +99,7 @@ impl Place {
     /// over, and proves that nothing after it is gone.
     pub(crate) fn begin(&mut self) -> Begin {
         match &self.from {
-            Begin::AfterNumber(number) if self.resumed => {
+            Begin::AfterNumber(number) if self.resumed && self.passed.is_none() => {
                 self.delivered = Some((number.clone(), u64::MAX));
                 self.expected = Some(number.clone());
                 Begin::AtNumber(number.clone())
@@ -101,6 +124,57 @@ impl Place {
         self.missed.take()
     }
 
+    /// True for a record that was handed on before: subscriptions overlap, and some servers begin earlier than asked.
+    pub(crate) fn is_behind(&self, number: &str) -> bool {
+        match &self.from {
+            Begin::AfterNumber(from) => match compare(number, from) {
+                Ordering::Less => true,
+                // Asked for once more on purpose.
+                Ordering::Equal => self.expected.as_ref().is_none_or(|expected| expected != from),
+                Ordering::Greater => false,
+            },
+            Begin::AtNumber(from) => compare(number, from) == Ordering::Less,
+            Begin::Horizon | Begin::At(_) => false,
+        }
+    }
+
+    /// Everything up to `number` was read at the moment `now` although no record came; the cursor of that, if it is news.
+    pub(crate) fn pass(&mut self, number: &str, now: Timestamp) -> Option<Cursor> {
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        if let Some(expected) = &self.expected {
+            // It may still come.
+            if compare(number, expected) != Ordering::Greater {
+                return None;
+            }
+            self.end();
+        }
+        let known = match &self.from {
+            Begin::AfterNumber(from) => compare(number, from) != Ordering::Greater,
+            Begin::AtNumber(from) => compare(number, from) == Ordering::Less,
+            Begin::Horizon | Begin::At(_) => false,
+        };
+        if known && self.passed.is_none() {
+            return None;
+        }
+        if !known {
+            self.from = Begin::AfterNumber(number.to_owned());
+        }
+        (self.delivered, self.resumed, self.passed) = (None, true, Some(now));
+        let Begin::AfterNumber(number) = &self.from else { return None };
+        Some(Cursor::new(format!("{number}:@{}", now.0)))
+    }
+
+    /// Told once, and only of a position that names no record: it, and its moment, if that is before `horizon`.
+    pub(crate) fn lapsed(&mut self, horizon: Option<Timestamp>) -> Option<(String, Timestamp)> {
+        let horizon = horizon.filter(|_| std::mem::take(&mut self.unproved))?;
+        match (&self.from, self.passed) {
+            (Begin::AfterNumber(number), Some(at)) if at < horizon => Some((number.clone(), at)),
+            _ => None,
+        }
+    }
+
     /// Opens the records of one answer and moves behind them.
     pub(crate) fn take(&mut self, records: Vec<Record>) -> Vec<RawRecord> {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
@@ -109,7 +183,7 @@ impl Place {
         }
         self.expected = None;
         self.from = Begin::AfterNumber(last.sequence_number.clone());
-        self.resumed = true;
+        (self.resumed, self.passed) = (true, None);
         let mut out = Vec::with_capacity(records.len());
         for record in records {
             if self.since.is_some_and(|since| record.arrived_at < since) {
@@ -147,6 +221,18 @@ fn push(out: &mut Vec<RawRecord>, record: Record, delivered: Option<u64>) {
         };
         out.push(RawRecord { cursor, key: user.key, payload: user.data, arrived_at });
     }
+}
+
+/// Sequence numbers are numbers, of up to 56 digits.
+fn compare(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
+
+fn continuation(cursor: &Cursor) -> Option<(String, Timestamp)> {
+    let (number, at) = cursor.as_str().split_once(":@")?;
+    let well = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    Some((number.to_owned(), Timestamp(at.parse().ok()?))).filter(|_| well)
 }
 
 fn parts(cursor: &Cursor) -> Result<(String, Option<u64>)> {
@@ -280,8 +366,57 @@ mod tests {
     }
 
     #[test]
+    fn a_continuation_number_is_a_place_that_expects_no_record() {
+        let mut place = after("99");
+        assert_eq!(place.pass("99", Timestamp(5)), None, "nothing new");
+        assert_eq!(place.pass("100", Timestamp(6)), Some(Cursor::new("100:@6")));
+        assert_eq!(place.pass("100", Timestamp(7)), Some(Cursor::new("100:@7")), "the moment is news");
+        assert_eq!(place.pass("98", Timestamp(8)), Some(Cursor::new("100:@8")), "it never goes back");
+        assert!(place.is_behind("99") && place.is_behind("100") && !place.is_behind("101"));
+        let mut place = after("100:@8");
+        assert_eq!(place.begin(), Begin::AfterNumber("100".into()));
+        assert_eq!(read(&mut place, vec![record("130", "e")]), [("130".into(), "e".into())]);
+        assert_eq!(place.missed(), None);
+        assert_eq!(place.begin(), Begin::AtNumber("130".into()));
+    }
+
+    #[test]
+    fn a_continuation_number_does_not_hide_that_a_record_is_missing() {
+        let mut place = after("5:1");
+        place.begin();
+        assert_eq!(place.pass("5", Timestamp(1)), None, "the aggregate may still come");
+        assert_eq!(
+            read(&mut place.clone(), vec![record("5", aggregate(&["b", "c", "d"]))]),
+            [("5".into(), "d".into())]
+        );
+        assert!(place.pass("9", Timestamp(2)).is_some());
+        assert_eq!(place.missed(), Some(("5".into(), None)));
+    }
+
+    #[test]
+    fn an_old_continuation_number_may_have_lost_something() {
+        for (at, lapsed) in [(400, true), (600, false)] {
+            let mut place = after(&format!("5:@{at}"));
+            assert_eq!(place.lapsed(Some(Timestamp(500))).is_some(), lapsed);
+            assert_eq!(place.lapsed(Some(Timestamp(500))), None, "once");
+        }
+        assert_eq!(after("5").lapsed(Some(Timestamp(500))), None);
+    }
+
+    #[test]
+    fn what_was_handed_on_is_behind() {
+        let mut place = after("99");
+        assert!(place.is_behind("98") && place.is_behind("099") && !place.is_behind("100"));
+        place.begin();
+        assert!(!place.is_behind("99"), "asked for on purpose");
+        read(&mut place, vec![record("99", "a")]);
+        assert!(place.is_behind("99"));
+        assert!(!after("99:1").is_behind("99"));
+    }
+
+    #[test]
     fn what_is_no_cursor_of_ours_is_refused() {
-        for wrong in ["", "x", "1:", "1:x", ":1", "1:2:3"] {
+        for wrong in ["", "x", "1:", "1:x", ":1", "1:2:3", "1:@", "1:@x", ":@1"] {
             assert!(Place::of(&Position::After(Cursor::new(wrong))).is_err(), "{wrong}");
         }
         assert!(Place::of(&Position::End).is_err());

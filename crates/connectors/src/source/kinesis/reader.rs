@@ -24,8 +24,9 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    client::{Begin, EXPIRED_ITERATOR, INVALID_ARGUMENT},
+    client::{EXPIRED_ITERATOR, INVALID_ARGUMENT},
     get_records::Answer,
+    loss::{self, Whose},
     meters::Meters,
     pace::Pace,
     place::Place,
@@ -168,30 +169,12 @@ impl Reader {
         })
     }
 
-    /// The service does not take the place: too new a moment is waited for, a number that is gone is replaced by the horizon.
-    /// The error that comes back only says "again".
+    /// The service does not take the place. The error that comes back only says "again".
     fn refused(&mut self, error: Error) -> Error {
-        let (shard, stream) = (&self.split, self.shared.client.stream());
-        let again = |text: String| Error::new(ErrorKind::Unavailable, text).code(INVALID_ARGUMENT);
-        match &self.place.from {
-            // Never evaluated anew: the moment was pinned when the source was created (docs/kinesis.md 3.1).
-            Begin::At(at) => again(format!("stream `{stream}` does not take the start {at} yet: {error}")),
-            Begin::AtNumber(number) | Begin::AfterNumber(number) => {
-                let text = format!(
-                    "shard `{shard}` of stream `{stream}` no longer holds sequence number {number}; reading goes on at its \
-                     oldest record"
-                );
-                if self.place.resumed {
-                    tracing::warn!(%shard, stream, number, "{text}");
-                    self.gap = Some(Gap { message: text.clone(), horizon: self.horizon });
-                } else {
-                    tracing::warn!(%shard, stream, number, "{text}");
-                }
-                self.place.give_up();
-                again(text)
-            }
-            Begin::Horizon => error,
-        }
+        let whose = Whose { split: &self.split, stream: self.shared.client.stream(), horizon: self.horizon };
+        let (again, gap) = loss::refused(&mut self.place, &whose, error);
+        self.gap = gap.or(self.gap.take());
+        again
     }
 
     fn answered(&mut self, answer: Answer, took: Duration) -> Polled {
@@ -208,26 +191,13 @@ impl Reader {
         if self.ended {
             self.place.end();
         }
-        if let Some((number, found)) = self.place.missed() {
-            self.trimmed(&number, found.as_deref());
-        }
+        let whose = Whose { split: &self.split, stream: self.shared.client.stream(), horizon: self.horizon };
+        self.gap = loss::found(&mut self.place, &whose).or(self.gap.take());
         if !records.is_empty() {
             self.meters.handed_out(records.len());
             return Polled::Records { records, lag: behind };
         }
         if self.ended { Polled::End } else { Polled::Idle { lag: self.behind } }
-    }
-
-    /// The last record that was read is gone, and whatever came right after it may be (docs/kinesis.md S8).
-    fn trimmed(&mut self, number: &str, found: Option<&str>) {
-        let (shard, stream) = (&self.split, self.shared.client.stream());
-        let until = found.map_or("its end".to_owned(), |found| format!("{found}, the oldest that is left"));
-        let message = format!(
-            "shard `{shard}` of stream `{stream}` no longer holds sequence number {number}: records between it and {until} \
-             may be lost"
-        );
-        tracing::warn!(%shard, stream, number, found, "{message}");
-        self.gap = Some(Gap { message, horizon: self.horizon });
     }
 
     /// Learns from an answer how fast and how much to ask next.
@@ -288,6 +258,13 @@ impl Reader {
             return Ok(());
         }
         Err(error)
+    }
+}
+
+impl Reader {
+    /// The place behind everything that was handed out; a read under way is thrown away.
+    pub(crate) fn into_place(self) -> Place {
+        self.place
     }
 }
 
