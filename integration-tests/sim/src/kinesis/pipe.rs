@@ -80,7 +80,7 @@ impl Pipe {
             sender: Mutex::default(),
             receiver: Mutex::new(receiver),
         });
-        (pipe.clone(), Events { pipe, frames })
+        (pipe.clone(), Events { pipe, frames, over: false })
     }
 
     /// The service begins to send.
@@ -167,6 +167,8 @@ impl Pipe {
 pub(super) struct Events {
     pipe: Arc<Pipe>,
     frames: mpsc::Receiver<Sent>,
+    /// The end was read. The SDK asks again, for trailers.
+    over: bool,
 }
 
 impl Body for Events {
@@ -177,6 +179,9 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
         self.frames.poll_recv(cx).map(|received| match received {
             Some(Some(bytes)) => {
                 let read = bytes.len();
@@ -186,7 +191,10 @@ impl Body for Events {
                 });
                 Some(Ok(Frame::data(bytes)))
             }
-            Some(None) => None,
+            Some(None) => {
+                self.over = true;
+                None
+            }
             None => Some(Err(Reset)),
         })
     }
