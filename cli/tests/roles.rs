@@ -68,6 +68,18 @@ async fn terminate(child: &Child) {
 }
 
 #[tokio::test]
+async fn times_that_cannot_work_together_are_refused_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = data(&directory);
+    let relation = "[coordinator.timing] `fence_after` (5 s) must not exceed `session_timeout` (3 s)";
+    for role in [&["standalone", "--data-dir", &data][..], &["coordinator", "--store", "memory:"]] {
+        let timing = ["--set", "coordinator.timing.session_timeout=3s"];
+        refused(&[role, &timing].concat(), 2, &[relation, "given up before it has ended its runs"]).await;
+    }
+    assert!(!std::path::Path::new(&data).exists(), "nothing is left behind");
+}
+
+#[tokio::test]
 async fn a_standalone_serves_statements_and_stops_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let data = data(&directory);

@@ -6,6 +6,11 @@ use std::{net::SocketAddr, time::Duration};
 use logic::Timing;
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, ErrorKind, Result};
+
+/// What is done more often than this is done all the time.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
 /// Settings of one coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +48,33 @@ impl Default for Config {
             discovery_interval: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(5),
             compact: true,
+        }
+    }
+}
+
+impl Config {
+    /// Whether these settings can work together.
+    ///
+    /// # Errors
+    /// `Config`: the setting, in words.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
+        if let Err(relation) = self.timing.check() {
+            return wrong(format!("[coordinator.timing] {relation}"));
+        }
+        let intervals = [
+            ("checkpoint_interval", self.checkpoint_interval),
+            ("discovery_interval", self.discovery_interval),
+            ("reconcile_interval", self.reconcile_interval),
+        ];
+        match intervals.iter().find(|(_, interval)| *interval < INTERVAL_MIN) {
+            Some((name, interval)) => {
+                wrong(format!("`coordinator.{name}` ({interval:?}) must be at least {INTERVAL_MIN:?}"))
+            }
+            None if self.cluster.is_empty() => {
+                wrong("`coordinator.cluster` is empty: name the cluster".to_owned())
+            }
+            None => Ok(()),
         }
     }
 }
@@ -150,6 +182,20 @@ mod tests {
         assert!(read(r#"{"listn": "127.0.0.1:1"}"#).unwrap_err().contains("listn"));
         assert!(read(r#"{"timing": {"hartbeat": "1s"}}"#).unwrap_err().contains("hartbeat"));
         assert!(read(r#"{"discovery_interval": "5"}"#).unwrap_err().contains("`5` is not a duration"));
+    }
+
+    #[test]
+    fn settings_that_cannot_work_together_are_refused_in_words() {
+        assert!(Config::default().check().is_ok());
+        let refused = |json: &str| read(json).unwrap().check().unwrap_err().to_string();
+        let text = refused(r#"{"timing": {"session_timeout": "3s"}}"#);
+        assert!(
+            text.contains("[coordinator.timing] `fence_after` (5 s) must not exceed `session_timeout` (3 s)"),
+            "{text}"
+        );
+        let text = refused(r#"{"discovery_interval": "0s"}"#);
+        assert!(text.contains("`coordinator.discovery_interval` (0ns) must be at least 10ms"), "{text}");
+        assert!(refused(r#"{"cluster": ""}"#).contains("`coordinator.cluster` is empty"));
     }
 
     #[test]

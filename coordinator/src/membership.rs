@@ -14,8 +14,10 @@ use proto::v1;
 pub(crate) enum Verdict {
     /// It may.
     Join,
-    /// Another process under this name may still be alive.
-    Refuse(String),
+    /// Another process under this name may still be alive: not yet.
+    Wait(String),
+    /// It spoke for this name, and another process does since: never again (P1, P2).
+    Over(String),
 }
 
 /// The record that a hello asks for. A drain that an operator asked for ends with the process that it was asked for.
@@ -41,7 +43,7 @@ pub(crate) fn may_join(
 ) -> Verdict {
     let known = heard.processes.contains_key(&hello.process);
     if known && heard.superseded_at(&hello.process, &hello.instance).is_some() {
-        return Verdict::Refuse(format!("process {} of `{}` is over", hello.process, hello.worker));
+        return Verdict::Over(superseded(hello, "a later process of the same instance"));
     }
     let (process, instance) = match (heard.current(&hello.worker), stored) {
         (Some((id, process)), _) => (id, process.instance.as_str()),
@@ -54,11 +56,22 @@ pub(crate) fn may_join(
     if process == hello.process || same_instance || silent >= session_timeout {
         return Verdict::Join;
     }
-    Verdict::Refuse(format!(
+    if known {
+        return Verdict::Over(superseded(hello, &format!("process {process}")));
+    }
+    Verdict::Wait(format!(
         "a worker named `{}` is alive: its process {process} was heard {} ms ago, and names must be unique",
         hello.worker,
         silent.as_millis()
     ))
+}
+
+fn superseded(hello: &v1::Hello, by: &str) -> String {
+    let v1::Hello { process, worker, .. } = hello;
+    format!(
+        "process {process} was silent for too long and {by} speaks for `{worker}` now: start this one again under another name \
+         if both shall run"
+    )
 }
 
 /// The join counts: the process speaks for the name from now on. A process that merely comes back through a new stream keeps
@@ -115,10 +128,23 @@ mod tests {
         let mut heard = joined("p1", "i1", s(0));
         let second = hello("p2", "i2");
         let verdict = may_join(&heard, &second, None, s(5), TIMEOUT);
-        assert!(matches!(verdict, Verdict::Refuse(why) if why.contains("p1")));
+        assert!(matches!(verdict, Verdict::Wait(why) if why.contains("p1")));
         heartbeat(&mut heard, "p1", s(5));
-        assert!(matches!(may_join(&heard, &second, None, s(10), TIMEOUT), Verdict::Refuse(_)));
+        assert!(matches!(may_join(&heard, &second, None, s(10), TIMEOUT), Verdict::Wait(_)));
         assert_eq!(may_join(&heard, &second, None, s(11), TIMEOUT), Verdict::Join);
+    }
+
+    /// P2: it was cut off, lost its name to another process, and comes back while that one lives.
+    #[test]
+    fn who_lost_its_name_while_it_was_silent_is_over_for_good() {
+        let mut heard = joined("p1", "i1", s(0));
+        join(&mut heard, "w1", &record_of(&hello("p2", "i2"), None), s(7));
+        let verdict = may_join(&heard, &hello("p1", "i1"), None, s(8), TIMEOUT);
+        assert!(
+            matches!(&verdict, Verdict::Over(why) if why.contains("process p2 speaks for `w1`")),
+            "{verdict:?}"
+        );
+        assert!(matches!(may_join(&heard, &hello("p3", "i3"), None, s(8), TIMEOUT), Verdict::Wait(_)));
     }
 
     #[test]
@@ -127,7 +153,7 @@ mod tests {
         assert_eq!(may_join(&heard, &hello("p2", "i1"), None, s(1), TIMEOUT), Verdict::Join);
         join(&mut heard, "w1", &record_of(&hello("p2", "i1"), None), s(1));
         assert_eq!(heard.current("w1").unwrap().0, "p2");
-        assert!(matches!(may_join(&heard, &hello("p1", "i1"), None, s(20), TIMEOUT), Verdict::Refuse(_)));
+        assert!(matches!(may_join(&heard, &hello("p1", "i1"), None, s(20), TIMEOUT), Verdict::Over(_)));
         assert_eq!(may_join(&heard, &hello("p3", "i1"), None, s(2), TIMEOUT), Verdict::Join);
     }
 
@@ -136,7 +162,7 @@ mod tests {
         let heard = Heard { elected_at: s(2), ..Heard::default() };
         let stored = record_of(&hello("p1", "i1"), None);
         let other = hello("p2", "i2");
-        assert!(matches!(may_join(&heard, &other, Some(&stored), s(7), TIMEOUT), Verdict::Refuse(_)));
+        assert!(matches!(may_join(&heard, &other, Some(&stored), s(7), TIMEOUT), Verdict::Wait(_)));
         assert_eq!(may_join(&heard, &other, Some(&stored), s(8), TIMEOUT), Verdict::Join);
         assert_eq!(may_join(&heard, &hello("p1", "i1"), Some(&stored), s(2), TIMEOUT), Verdict::Join);
     }
@@ -144,7 +170,7 @@ mod tests {
     #[test]
     fn workers_without_an_instance_are_not_taken_for_each_other() {
         let heard = joined("p1", "", s(0));
-        assert!(matches!(may_join(&heard, &hello("p2", ""), None, s(1), TIMEOUT), Verdict::Refuse(_)));
+        assert!(matches!(may_join(&heard, &hello("p2", ""), None, s(1), TIMEOUT), Verdict::Wait(_)));
     }
 
     #[test]

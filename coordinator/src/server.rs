@@ -45,13 +45,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `config.listen` and begins to campaign. Errors: `Config` if it cannot listen there.
+    /// Binds `config.listen` and begins to campaign. Errors: `Config` if the settings do not fit together or it cannot listen
+    /// there.
     pub async fn start(
         config: Config,
         registry: Registry,
         store: Arc<dyn MetadataStore>,
         cancel: CancellationToken,
     ) -> Result<Self> {
+        config.check()?;
         let listener = daemon::listen(&config.listen.to_string(), "coordinator.listen")
             .await
             .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;

@@ -68,6 +68,8 @@ pub(crate) struct Session {
     tick_at: Instant,
     /// The newest list names nothing.
     nothing_listed: bool,
+    /// Some leader has sent this process a list: it spoke for its name.
+    joined: bool,
     stopping: Option<Stopping>,
 }
 
@@ -130,6 +132,7 @@ impl Session {
             complained_at: None,
             tick_at: now + PROGRESS_TICK,
             nothing_listed: true,
+            joined: false,
             stopping: None,
         }
     }
@@ -191,8 +194,7 @@ impl Session {
             }
             Reached::Attached(Ok(link)) => *phase = Phase::Linked(Box::new(link)),
             Reached::Dialed(Err(error)) | Reached::Attached(Err(error)) => {
-                if self.complained_at.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
-                    self.complained_at = Some(Instant::now());
+                if self.may_complain() {
                     tracing::warn!(error, coordinators = ?self.config.coordinators, "no coordinator is reached, asking on");
                 }
                 *phase = self.targets.failed();
@@ -252,7 +254,10 @@ impl Session {
         }
         self.leader = message.leader_revision;
         match body {
-            Down::Welcome(welcome) => self.welcomed(phase, &welcome),
+            Down::Welcome(welcome) => {
+                self.breathes_in_time(&welcome)?;
+                self.welcomed(phase, &welcome);
+            }
             Down::Answer(answer) => {
                 if !self.answered(answer.number) {
                     self.fenced(phase, "an answer came too late").await;
@@ -265,13 +270,39 @@ impl Session {
         Ok(())
     }
 
+    /// Whoever has never spoken for the name waits until it is free. Whoever has and is refused has lost it to another process:
+    /// it must not come back, also if a new leader knows nothing of that (P1, P2).
     fn refused(&mut self, phase: &mut Phase, refused: v1::Refused) -> Result<()> {
-        if refused.retry {
-            tracing::warn!(reason = refused.reason, "the coordinator refused this worker, asking again");
+        let waits = refused.retry && !self.joined;
+        if waits || self.stopping.is_some() {
+            if self.may_complain() {
+                tracing::warn!(reason = refused.reason, "the coordinator refused this worker, asking again");
+            }
             *phase = self.targets.failed();
             return Ok(());
         }
         Err(Error::Refused { worker: self.identity.worker.clone(), reason: refused.reason })
+    }
+
+    /// True once a minute.
+    fn may_complain(&mut self) -> bool {
+        let may = self.complained_at.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY);
+        if may {
+            self.complained_at = Some(Instant::now());
+        }
+        may
+    }
+
+    /// P10: the gates of others count on every request to be over by then.
+    fn breathes_in_time(&self, welcome: &v1::Welcome) -> Result<()> {
+        let own = self.config.write_attempt_timeout + self.config.late_write_margin;
+        match welcome.last_breath.map(from_wire).filter(|allowed| own > *allowed) {
+            None => Ok(()),
+            Some(allowed) => Err(Error::Config(format!(
+                "`worker.write_attempt_timeout` + `worker.late_write_margin` ({own:?}) exceed those of \
+                 [coordinator.timing] ({allowed:?}): every worker and coordinator must agree on them"
+            ))),
+        }
     }
 
     fn welcomed(&mut self, phase: &mut Phase, welcome: &v1::Welcome) {
@@ -304,6 +335,7 @@ impl Session {
             tracing::error!(heartbeat = list.heartbeat, "a list that answers no heartbeat is ignored");
             return;
         }
+        self.joined = true;
         self.nothing_listed = list.run.is_empty() && list.stop.is_empty();
         let first = phase.link().is_some_and(|link| !std::mem::replace(&mut link.listed, true));
         if first {

@@ -297,6 +297,34 @@ async fn a_refusal_for_good_ends_the_worker_with_its_reason() {
     assert!(matches!(&error, Error::Refused { reason, .. } if reason.contains("is alive")), "{error}");
 }
 
+/// P1, P2: another process took its name while it was silent, and the leader that refuses it may know nothing of that.
+#[tokio::test]
+async fn a_worker_that_spoke_for_its_name_and_is_refused_stops() {
+    let scene = Scene::new("superseded").await;
+    let refuse = v1::Refused { reason: "a worker of that name is alive".to_owned(), retry: true };
+    scene.running(100).await;
+    scene.coordinator.refuse(refuse);
+    let ended = tokio::time::timeout(Duration::from_secs(20), scene.worker.join()).await.unwrap();
+    let error = ended.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason.contains("is alive")), "{error}");
+}
+
+/// P10: the gates of other workers count on it.
+#[tokio::test]
+async fn a_worker_whose_requests_may_land_later_than_the_gates_assume_does_not_run() {
+    let strict = Coordinator::start(20).await;
+    strict.with(|s| s.last_breath = Some(Duration::from_millis(499)));
+    let url = strict.url();
+    let scene = Scene::with("breath", u64::MAX, |c| c.coordinators = vec![url]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), scene.worker.join()).await.unwrap();
+    let error = ended.unwrap_err();
+    assert!(matches!(error, Error::Config(_)), "{error}");
+    assert!(
+        error.to_string().contains("`worker.write_attempt_timeout` + `worker.late_write_margin`"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_bad_object_fails_its_run_and_says_why() {
     let scene = Scene::new("bad-object").await;

@@ -130,6 +130,7 @@ pub async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
         .flag("coordinator.cluster", "--cluster", args.cluster)
         .flag("store.url", "--store", args.store);
     let loaded = settings::read(&args.common, given)?;
+    check(&loaded.value)?;
     let Some(store) = loaded.value.store.clone() else {
         let text = "ERROR: no store is named; say --store etcd://HOST:PORT, or --store embedded:PATH for a single coordinator";
         return Err(Failure::Usage(text.to_owned()));
@@ -216,6 +217,11 @@ fn store_failed(error: &store::Error) -> Failure {
         store::ErrorKind::Unavailable => Failure::Unreachable(text),
         _ => Failure::Refused(text),
     }
+}
+
+/// Settings that cannot work together are a matter of usage.
+fn check(settings: &Settings) -> Result<(), Failure> {
+    settings.coordinator.check().map_err(|error| Failure::Usage(format!("ERROR: {error}")))
 }
 
 fn refused(error: &coordinator::Error) -> Failure {

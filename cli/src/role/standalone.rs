@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
 use super::{
-    CommonArgs, Given, Process, refused, registry, settings, start_coordinator, watched, worker_failed,
+    CommonArgs, Given, Process, check, refused, registry, settings, start_coordinator, watched, worker_failed,
 };
 use crate::failure::Failure;
 
@@ -42,6 +42,7 @@ pub async fn standalone(args: StandaloneArgs) -> Result<(), Failure> {
         .flag("worker.memory_budget", "--memory-budget", args.memory_budget)
         .flag("worker.data_dir", "--data-dir", Some(args.data_dir.join("worker").display()));
     let mut loaded = settings::read(&args.common, given)?;
+    check(&loaded.value)?;
     let settings = &mut loaded.value;
     // One process has one view of the protocol's times; the coordinator's section says it.
     settings.worker.write_attempt_timeout = settings.coordinator.timing.write_attempt_timeout;

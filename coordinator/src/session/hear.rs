@@ -46,6 +46,7 @@ impl Term {
                 heartbeat_interval: Some(to_wire(timing.heartbeat)),
                 fence_after: Some(to_wire(timing.fence_after)),
                 handoff_deadline: Some(to_wire(timing.handoff_deadline)),
+                last_breath: Some(to_wire(timing.last_breath())),
             }),
         );
         let mut state = self.state();
@@ -167,8 +168,7 @@ impl Term {
             let record = membership::record_of(&hello, stored.as_ref().map(|s| &s.value));
             (hello, record, stored)
         };
-        if let JoinVerdict::Refuse(why) = self.verdict(&hello) {
-            self.refuse(id, why, true);
+        if !self.admits(id, &hello) {
             return false;
         }
         // The record comes first: the next leader must know whom this name stood for.
@@ -186,17 +186,26 @@ impl Term {
                 }
             }
         }
-        if let JoinVerdict::Refuse(why) = self.verdict(&hello) {
-            self.refuse(id, why, true);
+        if !self.admits(id, &hello) {
             return false;
         }
         self.joined(id, &hello, &record);
         true
     }
 
+    /// Whether a process may join now; refuses it if not. One that waits may ask again, one that is over must not.
+    fn admits(&self, id: u64, hello: &v1::Hello) -> bool {
+        match self.verdict(hello) {
+            JoinVerdict::Join => return true,
+            JoinVerdict::Wait(why) => self.refuse(id, why, true),
+            JoinVerdict::Over(why) => self.refuse(id, why, false),
+        }
+        false
+    }
+
     fn verdict(&self, hello: &v1::Hello) -> JoinVerdict {
         if hello.worker.is_empty() || hello.process.is_empty() {
-            return JoinVerdict::Refuse("a hello must name its worker and its process".to_owned());
+            return JoinVerdict::Over("a hello must name its worker and its process".to_owned());
         }
         let state = self.state();
         let stored = state.memory.view.workers.get(&hello.worker).map(|stored| &stored.value);

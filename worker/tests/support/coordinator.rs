@@ -28,6 +28,8 @@ pub struct State {
     /// What a hello is refused with.
     pub refuse: Option<v1::Refused>,
     pub fence_after: Duration,
+    /// What the gates assume; unsaid by older coordinators.
+    pub last_breath: Option<Duration>,
     pub hellos: Vec<v1::Hello>,
     pub reports: Vec<v1::Report>,
     pub progress: Vec<v1::TaskProgress>,
@@ -120,6 +122,7 @@ impl session_server::Session for Service {
                     heartbeat_interval: duration(Duration::from_millis(50)),
                     fence_after: duration(state.fence_after),
                     handoff_deadline: duration(Duration::from_secs(1)),
+                    last_breath: state.last_breath.and_then(duration),
                 }));
             }
             loop {
@@ -148,6 +151,7 @@ impl Coordinator {
             redirect: None,
             refuse: None,
             fence_after: Duration::from_millis(600),
+            last_breath: None,
             hellos: vec![],
             reports: vec![],
             progress: vec![],
@@ -190,6 +194,11 @@ impl Coordinator {
                 state.send_list();
             }
         });
+    }
+
+    /// Refuses the worker of the stream there is.
+    pub fn refuse(&self, refused: v1::Refused) {
+        self.with(|state| state.send(Down::Refused(refused)));
     }
 
     /// What was said of the end of an epoch.
