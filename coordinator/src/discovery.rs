@@ -16,9 +16,9 @@ use std::{
 
 use connector::{Listing, Source};
 use logic::lineage::{self, Merge, Remembered};
-use model::{ObjectId, Position, SourceSpec, SplitId, SplitRecord, StartFrom};
+use model::{Creation, ObjectId, Position, SourceSpec, SplitId, SplitRecord, StartFrom};
 use opentelemetry::KeyValue;
-use store::{Guard, ObjectKey, ObjectRecord, SplitKey, Write};
+use store::{Guard, ObjectKey, ObjectRecord, Spec, SplitKey, Write};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -199,6 +199,7 @@ fn unlisted(spec: &SourceSpec, why: &str) -> Error {
 /// Merges a complete listing into the table. Says which splits the service should be asked about.
 pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> Result<Vec<SplitId>> {
     let _one_at_a_time = term.listing.lock().await;
+    let spec = &known_stream(term, spec, listing.creation).await?;
     let merge: Merge = {
         let mut state = term.state();
         let State { memory, discovery, .. } = &mut *state;
@@ -221,6 +222,30 @@ pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> R
         term.nudge.notify_one();
     }
     Ok(merge.ask)
+}
+
+/// A source that was created before its stream could be listed belongs to the stream that its first listing shows.
+async fn known_stream(term: &Term, spec: &SourceSpec, creation: Creation) -> Result<SourceSpec> {
+    let (guard, write, known) = {
+        let state = term.state();
+        let memory = &state.memory;
+        let due = memory.view.objects.get(&spec.id).filter(|object| object.value.listing_due);
+        // As stored, which may be newer than what was listed with.
+        let Some((object, Spec::Source(stored))) = due.map(|object| (object, &object.value.spec)) else {
+            return Ok(spec.clone());
+        };
+        if stored.creation != Creation(0) {
+            return Ok(spec.clone());
+        }
+        let known = SourceSpec { creation, ..SourceSpec::clone(stored) };
+        let record = ObjectRecord { spec: Spec::Source(Box::new(known.clone())), ..object.value.clone() };
+        let guard = Guard::Unchanged(memory.keys.object(spec.id), object.mod_revision);
+        (guard, memory.keys.put::<ObjectKey>(&spec.id, &record), known)
+    };
+    match term.commit(vec![guard], vec![write]).await? {
+        Outcome::Done(_) => Ok(known),
+        Outcome::Lost(_) => Err(unlisted(spec, "the source has just been changed")),
+    }
 }
 
 async fn bury(term: &Term, spec: &SourceSpec, confirmed: &[SplitId]) -> Result<()> {

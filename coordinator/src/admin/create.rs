@@ -1,15 +1,13 @@
 //! `CREATE SOURCE` and `CREATE SINK`: bind, ask the outside, commit. Whatever fails before the commit leaves nothing behind.
 //!
 //! The start of a source is pinned *before* its first listing (docs/kinesis.md 3.1), always: a `latest` that nobody
-//! pinned would lose records. `validate = 'false'` therefore skips only what can wait. If the stream cannot be listed
-//! now, a source that begins at the horizon everywhere is created nevertheless (every split discovered later begins
-//! there too); one that begins anywhere else is refused, because only the splits of the first listing begin where it
-//! says.
+//! pinned would lose records. `validate = 'false'` therefore skips only what can wait: if the stream cannot be listed now,
+//! the listing stays due, and the splits of the first one that works begin where the start was pinned.
 
 use std::{future::Future, time::Duration};
 
 use connector::{Listing, Source};
-use model::{ObjectKind, StartFrom};
+use model::ObjectKind;
 use sql::{Code, CreateSink, CreateSource, ObjectName, SinkInput};
 
 use crate::{
@@ -45,20 +43,15 @@ pub(super) async fn source(
     if validate {
         dead_letters(sql::source_dead_letters(handle.registry(), &spec)).await?;
     }
-    let start = outside(OUTSIDE, source.start());
-    spec.start =
-        start.await.map_err(|e| unreachable(format!("failed to pin where the source begins: {e}")))?;
-    let listing = first_listing(source.as_ref(), validate).await;
-    let listing = match listing {
+    let start = outside(OUTSIDE, source.start()).await;
+    spec.start = start.map_err(|e| unpinned(&e))?;
+    let listing = match first_listing(source.as_ref(), validate).await {
         Ok(listing) => Some(listing),
-        Err(error) if validate => return Err(unreachable(format!("failed to list shards: {error}")).into()),
+        Err(error) if validate => {
+            let hint = "validate = 'false' creates the source before its stream is there";
+            return Err(no_answer(format!("failed to list shards: {error}")).hint(hint).into());
+        }
         Err(error) => {
-            let horizon = spec.start.default == StartFrom::Horizon && spec.start.splits.is_empty();
-            if !horizon {
-                let hint = "validate = 'false' needs scan.startup.mode = 'earliest' while the stream is out of reach: only the \
-                            splits of the first listing begin elsewhere";
-                return Err(unreachable(format!("failed to list shards: {error}")).hint(hint).into());
-            }
             notices.push(format!("the stream could not be listed yet and is tried again: {error}"));
             None
         }
@@ -134,9 +127,21 @@ pub(super) async fn outside<T>(
     }
 }
 
-/// The outside could not be reached, or refused.
+/// The outside could not be reached, or refused; creating without a look at it would do.
 pub(super) fn unreachable(text: String) -> sql::Error {
-    sql::Error::new(Code::Connector, text).hint("validate = 'false' skips this check")
+    no_answer(text).hint("validate = 'false' skips this check")
+}
+
+fn no_answer(text: String) -> sql::Error {
+    sql::Error::new(Code::Connector, text)
+}
+
+/// Nothing skips this: what nobody pinned would be evaluated again, and records would be lost.
+fn unpinned(error: &str) -> sql::Error {
+    no_answer(format!("failed to pin where the source begins: {error}")).hint(
+        "where this startup mode begins is asked of the stream, so it must be reachable, whatever `validate` says; \
+         scan.startup.mode = 'earliest' or 'timestamp' needs no answer",
+    )
 }
 
 fn exists(kind: ObjectKind, name: &ObjectName, if_not_exists: bool) -> Result<Answer, Refusal> {

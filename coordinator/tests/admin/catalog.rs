@@ -1,6 +1,6 @@
 //! Statements that change the catalog: what they leave behind, and what they leave behind when they fail.
 
-use model::{Creation, StartFrom};
+use model::{Creation, StartFrom, Timestamp};
 use proto::StatusExt;
 use store::Spec;
 
@@ -30,14 +30,28 @@ async fn a_source_out_of_reach_leaves_nothing_behind() {
     cluster.refuses(&away, "08001", "connector error: failed to list shards: nobody is there").await;
     let latest = source("s", "reach = 'never', validate = 'false', scan.startup.mode = 'latest'");
     cluster.refuses(&latest, "08001", "failed to pin where the source begins").await;
-    let timestamp = source("s", "reach = 'never', validate = 'false', scan.startup.mode = 'timestamp'");
-    cluster.refuses(&timestamp, "08001", "failed to list shards").await;
+    let status = cluster.refused(&latest).await;
+    assert!(status.fact("hint").is_some_and(|hint| hint.contains("must be reachable")), "{status:?}");
     assert!(cluster.run("SHOW SOURCES").await.rows.is_empty());
     assert!(cluster.view().await.objects.is_empty());
-    // What begins at the horizon everywhere can wait for its first listing.
-    let answers = cluster.run(&source("s", "reach = 'never', validate = 'false'")).await;
+    // What begins where nobody has to be asked can wait for its first listing.
+    let timestamp = source("s", "reach = 'never', validate = 'false', scan.startup.mode = 'timestamp'");
+    let answers = cluster.run(&timestamp).await;
     assert!(answers.notices[0].contains("could not be listed yet"), "{answers:?}");
     assert_eq!(cluster.run("SHOW SOURCES").await.rows.len(), 2);
+    cluster.run("ALTER SOURCE s SET (reach = 'always')").await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while cluster.view().await.splits.len() < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "it is never listed");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let view = cluster.view().await;
+    let begins = |start: &StartFrom| *start == StartFrom::At(Timestamp(5));
+    assert!(view.splits.values().all(|split| begins(&split.value.start)), "{view:#?}");
+    let object = &view.objects.values().next().unwrap().value;
+    let Spec::Source(spec) = &object.spec else { panic!("{object:?}") };
+    assert_eq!(spec.creation, Creation(1000), "it belongs to the stream that was listed");
+    assert_eq!(spec.options.get("reach"), Some("always"));
 }
 
 #[tokio::test]
