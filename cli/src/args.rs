@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::{
     failure::Failure,
     inspect::{self, DrainArgs, EventsArgs, Explain},
+    reset::{self, ResetArgs},
     role::{self, CoordinatorArgs, StandaloneArgs, WorkerArgs},
     sql::{self, SqlArgs},
     status::{self, StatusArgs},
@@ -49,6 +50,8 @@ enum Command {
     Explain(Explain),
     /// Hand all tasks of a worker to others
     Drain(DrainArgs),
+    /// Move the positions of a paused sink
+    Reset(ResetArgs),
     /// Tell what happened
     Events(EventsArgs),
     /// Print the completion script of a shell
@@ -70,6 +73,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, server).await,
         Command::Explain(what) => inspect::explain(what, server).await,
         Command::Drain(args) => inspect::drain(args, server).await,
+        Command::Reset(args) => reset::run(args, server).await,
         Command::Events(args) => inspect::events(args, server).await,
         Command::Completions { shell } => completions(shell),
     }

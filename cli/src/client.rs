@@ -1,36 +1,65 @@
 //! The way to a coordinator: the first of the given servers that answers, with deadlines on everything.
+//!
+//! A connection that stands says nothing yet: a process that is stopped, or a server of another kind, takes it too. So each
+//! server is asked whether it lives before it is asked for anything.
 
 use std::{error::Error, time::Duration};
 
+use clap::Args;
+
 use proto::v1::admin_client::AdminClient;
 use tonic::{
-    Response, Status,
+    Code, Response, Status,
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
+
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::failure::Failure;
 
 /// The admin service of a coordinator.
 pub type Admin = AdminClient<Channel>;
 
-/// How long a connection may take to come about.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long all servers together may take to show that one of them lives.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The least that one of many servers gets.
+const SERVER_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
 /// How long a call that only looks may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long to wait for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Self::default().timeout)]
+    timeout: u64,
+}
 
-/// Connects to the first of these servers (URLs, separated by commas) that is there.
+impl Default for Patience {
+    fn default() -> Self {
+        Self { timeout: 5 }
+    }
+}
+
+impl Patience {
+    fn deadline(self) -> Duration {
+        Duration::from_secs(self.timeout.max(1))
+    }
+}
+
+/// Connects to the first of these servers (URLs, separated by commas) that lives.
 pub async fn connect(servers: &str) -> Result<Admin, Failure> {
+    let servers: Vec<&str> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+    let each = CONNECT_DEADLINE / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
     let mut refusals = Vec::new();
-    for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        match endpoint(server)?.connect().await {
+    for server in servers {
+        match reach(&endpoint(server)?, each.max(SERVER_DEADLINE_MIN)).await {
             Ok(channel) => {
                 let admin = AdminClient::new(channel);
                 return Ok(admin
                     .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(proto::MESSAGE_BYTES_MAX));
             }
-            Err(error) => refusals.push(format!("{server}: {}", innermost(&error))),
+            Err(why) => refusals.push(format!("{server}: {why}")),
         }
     }
     if refusals.is_empty() {
@@ -40,6 +69,24 @@ pub async fn connect(servers: &str) -> Result<Admin, Failure> {
         "cannot reach the server ({}); is a coordinator running there? --server URL asks another one, `shardwright standalone` starts one",
         refusals.join("; ")
     )))
+}
+
+/// A connection to a server that answers.
+async fn reach(endpoint: &Endpoint, within: Duration) -> Result<Channel, String> {
+    let reached = tokio::time::timeout(within, async {
+        let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+        let request = HealthCheckRequest { service: String::new() };
+        match HealthClient::new(channel.clone()).check(request).await {
+            Ok(_) => Ok(channel),
+            // It speaks the protocol, which is all that was asked.
+            Err(status) if status.code() == Code::Unimplemented => Ok(channel),
+            Err(status) => {
+                let cause = status.source().map_or_else(|| status.message().to_owned(), innermost);
+                Err(format!("no coordinator answers there, {cause}"))
+            }
+        }
+    });
+    reached.await.unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs_f32())))
 }
 
 fn endpoint(server: &str) -> Result<Endpoint, Failure> {
@@ -74,9 +121,31 @@ fn innermost(error: &dyn Error) -> String {
 }
 
 /// The answer of a call that only looks, or its failure.
-pub async fn ask<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
-    let answer = within(CALL_DEADLINE, call).await.map_err(|status| Failure::of_status(&status, None))?;
-    Ok(answer.into_inner())
+pub async fn ask<T>(
+    patience: Patience,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    let answer = within(patience.deadline(), call).await;
+    Ok(answer.map_err(|status| silent(&status))?.into_inner())
+}
+
+/// The failure of a call that only looks: if no answer came, nothing was done, and nobody was there.
+pub fn silent(status: &Status) -> Failure {
+    match status.code() {
+        Code::DeadlineExceeded => Failure::Unreachable(format!(
+            "server unavailable: no answer ({}); --timeout SECONDS waits longer",
+            status.message()
+        )),
+        _ => Failure::of_status(status, None),
+    }
+}
+
+/// As [`within`], for a look at a stream.
+pub async fn look<E: From<Status>>(
+    patience: Patience,
+    call: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    within(patience.deadline(), call).await
 }
 
 /// A call with a deadline of its own. The transport's deadline ends with the headers, this one covers streams too.

@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use crate::{
-    client::{self, Admin},
+    client::{self, Admin, Patience},
     failure::{self, Failure, Stopped},
     grid::Format,
     status::{age, split_grid},
@@ -30,6 +30,8 @@ pub enum Explain {
         /// How it is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        #[command(flatten)]
+        patience: Patience,
     },
 }
 
@@ -58,14 +60,16 @@ pub struct EventsArgs {
     /// How they are printed; `json` is one object a line
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// `explain split`.
 pub async fn explain(what: Explain, server: &str) -> Result<(), Failure> {
-    let Explain::Split { source, split, format } = what;
+    let Explain::Split { source, split, format, patience } = what;
     let mut admin = client::connect(server).await?;
     let request = DescribeSplitRequest { source, split };
-    let DescribeSplitReply { sinks } = client::ask(admin.describe_split(request)).await?;
+    let DescribeSplitReply { sinks } = client::ask(patience, admin.describe_split(request)).await?;
     let mut out = std::io::stdout().lock();
     if format != Format::Table {
         split_grid(&sinks).print(format, &mut out)?;
@@ -142,7 +146,8 @@ pub async fn events(args: EventsArgs, server: &str) -> Result<(), Failure> {
     let mut admin = client::connect(server).await?;
     let mut after = args.after;
     loop {
-        let ended = tell(&args, &mut admin, &mut after).await;
+        let telling = tell(&args, &mut admin, &mut after);
+        let ended = if args.follow { telling.await } else { client::look(args.patience, telling).await };
         match ended {
             Err(Stopped::Call(status)) if args.follow && failure::unreachable(&status) => {
                 tokio::time::sleep(FOLLOW_PAUSE).await;
@@ -153,7 +158,7 @@ pub async fn events(args: EventsArgs, server: &str) -> Result<(), Failure> {
             // The server closes the stream when another one leads.
             Ok(()) if args.follow => tokio::time::sleep(FOLLOW_PAUSE).await,
             Ok(()) => return Ok(()),
-            Err(Stopped::Call(status)) => return Err(Failure::of_status(&status, None)),
+            Err(Stopped::Call(status)) => return Err(client::silent(&status)),
             Err(Stopped::Output(failure)) => return Err(failure),
         }
     }

@@ -7,6 +7,7 @@ mod client;
 mod failure;
 mod grid;
 mod inspect;
+mod reset;
 mod role;
 mod sql;
 mod status;

@@ -7,6 +7,7 @@ mod fake;
 use std::{process::Stdio, time::Duration};
 
 use fake::Fake;
+use proto::v1::{ResetPositionRequest, reset_position_request::To};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 /// No command of these takes so long.
@@ -106,6 +107,109 @@ async fn a_server_that_is_not_there_ends_with_3_and_the_way_out() {
         assert!(run.err.contains(&url) && run.err.contains("shardwright standalone"), "{}", run.err);
         assert_eq!(run.err.lines().count(), 1, "{}", run.err);
     }
+}
+
+/// A server that takes connections and then behaves as it likes.
+async fn stranger(says: Option<&'static [u8]>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            if let Some(says) = says {
+                connection.write_all(says).await.ok();
+            } else {
+                held.push(connection);
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_ends_every_command_with_3_within_5_seconds() {
+    let url = &stranger(None).await;
+    let commands = [
+        &["sql", "-c", "SHOW SINKS"][..],
+        &["status"],
+        &["events"],
+        &["events", "--follow"],
+        &["drain", "w"],
+        &["explain", "split", "s", "x"],
+        &["reset", "k", "--earliest"],
+    ];
+    let timed = |arguments: &'static [&'static str]| async move {
+        let began = std::time::Instant::now();
+        (arguments, shardwright(url, arguments, None).await, began.elapsed())
+    };
+    for (arguments, run, took) in futures::future::join_all(commands.map(timed)).await {
+        assert!(took < Duration::from_secs(5), "{arguments:?}: {took:?}");
+        assert_eq!(run.code, 3, "{arguments:?}: {}", run.err);
+        assert!(run.err.contains(url) && run.err.contains("no answer within 4 s"), "{}", run.err);
+        assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_is_said_to_be_no_coordinator() {
+    let url = stranger(Some(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")).await;
+    let run = shardwright(&url, &["status"], None).await;
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains(&format!("{url}: no coordinator answers there")), "{}", run.err);
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+}
+
+/// It lives, but what it was asked does not come.
+#[tokio::test]
+async fn a_look_that_is_not_answered_ends_with_3_and_says_how_to_wait_longer() {
+    let fake = Fake::start().await;
+    let run = shardwright(&fake.url, &["explain", "split", "hangs", "x", "--timeout", "1"], None).await;
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.err.contains("waited 1 s") && run.err.contains("--timeout"), "{}", run.err);
+}
+
+#[tokio::test]
+async fn a_reset_names_the_sink_and_where_to() {
+    let fake = Fake::start().await;
+    let asked = [
+        (&["reset", "k", "--earliest"][..], "2 positions", "", To::Horizon(true)),
+        (&["reset", "k", "--split", "s0", "--after", "77"], "1 position", "s0", To::AfterCursor("77".into())),
+        (
+            &["reset", "k", "--timestamp", "2026-01-01T01:00:00+01:00"],
+            "2 positions",
+            "",
+            To::TimestampMs(1_767_225_600_000),
+        ),
+    ];
+    for (arguments, said, split, to) in asked {
+        let run = shardwright(&fake.url, arguments, None).await;
+        let expected = format!("sink k: {said} reset; ALTER SINK k RESUME goes on from there\n");
+        assert_eq!((run.code, run.out), (0, expected), "{}", run.err);
+        let wanted = ResetPositionRequest { sink: "k".into(), split: split.into(), to: Some(to) };
+        assert_eq!(fake.resets.lock().unwrap().pop(), Some(wanted));
+    }
+    for (arguments, code, part) in [
+        (&["reset", "k"][..], 2, "--earliest"),
+        (&["reset", "k", "--earliest", "--after", "7"], 2, "cannot be used with"),
+        (&["reset", "k", "--after", "7"], 2, "--split"),
+        (&["reset", "k", "--timestamp", "yesterday"], 2, "2026-01-31T12:00:00Z"),
+        (&["reset", "live", "--earliest"], 1, "is not paused"),
+    ] {
+        let run = shardwright(&fake.url, arguments, None).await;
+        assert_eq!(run.code, code, "{arguments:?}: {}", run.err);
+        assert!(run.err.contains(part), "{arguments:?}: {}", run.err);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_has_is_refused_with_the_nearest() {
+    let fake = Fake::start().await;
+    let run = shardwright(&fake.url, &["status", "--source", "click"], None).await;
+    assert_eq!(run.code, 1);
+    assert_eq!(run.err, "ERROR: source `click` does not exist; did you mean `clicks`?\n");
+    let run = shardwright(&fake.url, &["status", "--sink", "nosuch"], None).await;
+    assert_eq!(run.code, 1);
+    assert_eq!(run.err, "ERROR: sink `nosuch` does not exist; `shardwright status` lists every sink\n");
 }
 
 #[tokio::test]

@@ -12,7 +12,10 @@ use rustyline::{
 use tokio::runtime::Handle;
 
 use super::{Session, masking::masked, splitting::is_complete};
-use crate::{client, failure::Failure};
+use crate::{
+    client::{self, Patience},
+    failure::Failure,
+};
 
 /// What may be completed besides the names of objects.
 const KEYWORDS: &[&str] = &[
@@ -148,7 +151,7 @@ impl Terminal {
     /// Asks for the names of objects; without an answer the old ones stay.
     fn learn_names(&mut self) {
         let mut admin = self.session.admin.clone();
-        let answer = self.runtime.block_on(client::ask(admin.status(StatusRequest {})));
+        let answer = self.runtime.block_on(client::ask(Patience::default(), admin.status(StatusRequest {})));
         let (Ok(status), Some(words)) = (answer, self.editor.helper_mut()) else { return };
         let names =
             status.sources.into_iter().map(|s| s.name).chain(status.sinks.into_iter().map(|s| s.name));

@@ -8,7 +8,7 @@ use clap::Args;
 use proto::v1::{StatusReply, StatusRequest};
 
 use crate::{
-    client::{self, Admin},
+    client::{self, Admin, Patience},
     failure::Failure,
     grid::Format,
 };
@@ -38,6 +38,8 @@ pub struct StatusArgs {
     /// How it is printed; `csv` prints the splits only
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// Asks and draws.
@@ -53,10 +55,26 @@ pub async fn run(args: StatusArgs, server: &str) -> Result<(), Failure> {
 }
 
 async fn ask(args: &StatusArgs, admin: &mut Admin) -> Result<StatusReply, Failure> {
-    let mut status = client::ask(admin.status(StatusRequest {})).await?;
+    let mut status = client::ask(args.patience, admin.status(StatusRequest {})).await?;
+    known("source", args.source.as_deref(), status.sources.iter().map(|source| source.name.as_str()))?;
+    known("sink", args.sink.as_deref(), status.sinks.iter().map(|sink| sink.name.as_str()))?;
     let wanted = |asked: &Option<String>, name: &str| asked.as_deref().is_none_or(|asked| asked == name);
     status.splits.retain(|split| wanted(&args.source, &split.source) && wanted(&args.sink, &split.sink));
     Ok(status)
+}
+
+/// Refuses a name that nothing has.
+fn known<'a>(
+    kind: &str,
+    asked: Option<&str>,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), Failure> {
+    let Some(asked) = asked.filter(|asked| names.clone().all(|name| name != *asked)) else { return Ok(()) };
+    let hint = match connector::nearest(asked, names) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!("; `shardwright status` lists every {kind}"),
+    };
+    Err(Failure::Refused(format!("ERROR: {kind} `{asked}` does not exist{hint}")))
 }
 
 /// Draws until somebody stops it; a server that goes away is said and waited for.

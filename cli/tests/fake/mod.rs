@@ -11,7 +11,8 @@ use proto::v1::{
     DescribeSplitReply, DescribeSplitRequest, DrainProgress, DrainWorkerRequest, Event, ExecuteReply,
     ExecuteRequest, ListSplitsRequest, ListWorkersReply, ListWorkersRequest, PauseSinkReply,
     PauseSinkRequest, ResetPositionReply, ResetPositionRequest, ResultColumn, ResultSet, ResumeSinkReply,
-    ResumeSinkRequest, Row, SplitStatus, StatusReply, StatusRequest, Value, WatchEventsRequest, WorkerStatus,
+    ResumeSinkRequest, Row, SinkStatus, SourceStatus, SplitStatus, StatusReply, StatusRequest, Value,
+    WatchEventsRequest, WorkerStatus,
     admin_server::{Admin, AdminServer},
     execute_reply::Answer,
 };
@@ -24,6 +25,8 @@ type Outcome<T> = Result<Response<T>, Status>;
 pub struct Fake {
     /// Where it listens.
     pub url: String,
+    /// The resets that were asked for.
+    pub resets: Arc<Mutex<Vec<ResetPositionRequest>>>,
     _server: tokio::task::JoinHandle<()>,
 }
 
@@ -33,15 +36,18 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let service = AdminServer::new(Script::default());
+        let script = Script::default();
+        let resets = Arc::clone(&script.resets);
+        let service = AdminServer::new(script);
         let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
-        Self { url, _server: tokio::spawn(async move { server.await.unwrap() }) }
+        Self { url, resets, _server: tokio::spawn(async move { server.await.unwrap() }) }
     }
 }
 
 #[derive(Default)]
 struct Script {
     seen: Arc<Mutex<BTreeSet<String>>>,
+    resets: Arc<Mutex<Vec<ResetPositionRequest>>>,
 }
 
 fn answers<T: Send + 'static>(all: Vec<Result<T, Status>>) -> Outcome<Answers<T>> {
@@ -117,6 +123,10 @@ impl Admin for Script {
             store: "embedded".to_owned(),
             workers: vec![worker],
             splits: vec![split()],
+            sources: vec![SourceStatus { name: "clicks".to_owned(), ..SourceStatus::default() }],
+            sinks: ["k", "other"]
+                .map(|name| SinkStatus { name: name.to_owned(), ..SinkStatus::default() })
+                .to_vec(),
             warnings: vec!["no worker is live".to_owned()],
             ..StatusReply::default()
         }))
@@ -132,6 +142,9 @@ impl Admin for Script {
 
     async fn describe_split(&self, request: Request<DescribeSplitRequest>) -> Outcome<DescribeSplitReply> {
         let DescribeSplitRequest { source, split: name } = request.into_inner();
+        if source == "hangs" {
+            std::future::pending::<()>().await;
+        }
         if name != "shardId-1" {
             let message = format!("Catalog error: split `{name}` of source `{source}` not found");
             return Err(proto::refusal(Code::NotFound, "42P01", message, &[]));
@@ -156,8 +169,14 @@ impl Admin for Script {
         Err(Status::unimplemented("not asked for"))
     }
 
-    async fn reset_position(&self, _: Request<ResetPositionRequest>) -> Outcome<ResetPositionReply> {
-        Err(Status::unimplemented("not asked for"))
+    async fn reset_position(&self, request: Request<ResetPositionRequest>) -> Outcome<ResetPositionReply> {
+        let asked = request.into_inner();
+        self.resets.lock().unwrap().push(asked.clone());
+        if asked.sink == "live" {
+            let message = "sink \"live\" is not paused: pause it first";
+            return Err(proto::refusal(Code::FailedPrecondition, "55000", message, &[]));
+        }
+        Ok(Response::new(ResetPositionReply { tasks: if asked.split.is_empty() { 2 } else { 1 } }))
     }
 
     async fn watch_events(&self, request: Request<WatchEventsRequest>) -> Outcome<Self::WatchEventsStream> {
