@@ -3,8 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use connector::{OptionError, Registry, SinkCommon};
-use model::{FormatClause, ObjectId, OnError, Options, SinkSpec, SourceSpec};
+use connector::{OptionError, Registry};
+use model::{ObjectId, SinkSpec, SourceSpec};
 
 use crate::{
     dead_letter,
@@ -70,45 +70,13 @@ fn config(error: OptionError) -> Failure {
 }
 
 fn build_source(registry: &Registry, spec: &SourceSpec) -> Result<Arc<BuiltSource>, OptionError> {
-    let mut own = spec.clone();
-    own.options = spec.options.iter().filter(|(name, _)| !name.starts_with("dead_letter.")).collect();
-    let source = registry.build_source(&own)?;
-    let mut options = spec.options.under("dead_letter.");
-    let letters = match options.remove("connector") {
-        Some(target) if spec.on_error == OnError::DeadLetter => {
-            Some(dead_letter::build(registry, as_owner(spec), &target, options)?)
-        }
-        _ => None,
-    };
+    let source = registry.build_source(spec)?;
+    let letters = dead_letter::build(sql::source_dead_letters(registry, spec))?;
     Ok(Arc::new(BuiltSource { spec: spec.clone(), source, letters }))
 }
 
-/// What the dead letters of a source are written under.
-fn as_owner(spec: &SourceSpec) -> SinkSpec {
-    SinkSpec {
-        id: spec.id,
-        name: spec.name.clone(),
-        source: spec.id,
-        source_name: spec.name.clone(),
-        query: None,
-        columns: Vec::new(),
-        connector: String::new(),
-        options: Options::default(),
-        primary_key: Vec::new(),
-        format: None::<FormatClause>,
-        on_error: OnError::Fail,
-        paused: false,
-        created_at: spec.created_at,
-        revision: spec.revision,
-        instance: 0,
-    }
-}
-
 fn build_sink(registry: &Registry, spec: &SinkSpec) -> Result<Arc<BuiltSink>, OptionError> {
-    let (sink, common): (_, SinkCommon) = registry.build_sink(spec)?;
-    let letters = match &common.dead_letter {
-        Some((target, options)) => Some(dead_letter::build(registry, spec.clone(), target, options.clone())?),
-        None => None,
-    };
+    let (sink, common) = registry.build_sink(spec)?;
+    let letters = dead_letter::build(sql::sink_dead_letters(registry, spec))?;
     Ok(Arc::new(BuiltSink { spec: spec.clone(), sink, common, letters }))
 }

@@ -7,7 +7,6 @@ pub mod backoff;
 pub mod batch;
 pub mod checkpoint;
 pub mod gate;
-mod halves;
 pub mod invariant;
 pub mod lineage;
 pub mod mutant;

@@ -19,13 +19,16 @@
 //!     └── again, in order ────┘
 //! ```
 
+mod halves;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
+
+use halves::{Half, Halves};
 
 use crate::{
     ack::ChunkId,
     batch::{Fill, Limits},
-    halves::{Half, Halves},
 };
 
 /// How rows depend on each other.
@@ -186,6 +189,12 @@ impl Outbox {
         self.in_flight.get(&id)?.rows.get(index).map(|pending| pending.row)
     }
 
+    /// How many rows a request that is under way has.
+    #[must_use]
+    pub fn rows(&self, id: RequestId) -> usize {
+        self.in_flight.get(&id).map_or(0, |request| request.rows.len())
+    }
+
     /// Some rows of a request that is under way are sent once more, now: only this attempt can still land.
     pub fn restart(&mut self, id: RequestId, now: Duration) {
         if let Some(request) = self.in_flight.get_mut(&id) {
@@ -284,10 +293,6 @@ impl Outbox {
             self.pending.push_front(held);
         }
         taken
-    }
-
-    fn count_half(&self, half: Half) -> usize {
-        self.pending.iter().filter(|pending| pending.half == half).count()
     }
 
     fn is_held(&self, pending: &Pending, request: RequestId, now: Duration) -> bool {
@@ -399,42 +404,6 @@ impl Outbox {
     fn forget_holds(&mut self, now: Duration) {
         if !self.holds.is_empty() && self.quiet_at <= now {
             self.holds.clear();
-        }
-    }
-
-    /// Refused as a whole: the first half is tried next, the second waits for what comes of it.
-    fn halve(&mut self, mut rows: Vec<Pending>) -> Resolved {
-        if let Some(free) = rows.first().and_then(|first| self.halves.settle(first.half)) {
-            self.rename(free, usize::MAX, (0, 0));
-        }
-        let (middle, (tried, waits)) = (rows.len() / 2, self.halves.split());
-        for (index, pending) in rows.iter_mut().enumerate() {
-            pending.half = if index < middle { tried } else { waits };
-        }
-        self.again(rows)
-    }
-
-    /// A request with rows of a half was answered. Once all of the half has landed, the bad row is in the one that waited.
-    fn tried(&mut self, half: Half, refused: bool) {
-        let under_way = |request: &InFlight| request.rows.iter().any(|p| p.half == half);
-        if !refused && (self.count_half(half) > 0 || self.in_flight.values().any(under_way)) {
-            return;
-        }
-        let Some(waited) = self.halves.settle(half) else { return };
-        match self.count_half(waited) {
-            _ if refused => self.rename(waited, usize::MAX, (0, 0)),
-            0 | 1 => {}
-            rows => {
-                let halves = self.halves.split();
-                self.rename(waited, rows / 2, halves);
-            }
-        }
-    }
-
-    /// The first `count` rows of a half and those behind them get other names.
-    fn rename(&mut self, half: Half, count: usize, (first, rest): (Half, Half)) {
-        for (index, pending) in self.pending.iter_mut().filter(|p| p.half == half).enumerate() {
-            pending.half = if index < count { first } else { rest };
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 /// Bad records kept for the next report.
 const BAD_MAX: usize = 10;
 /// Bytes of a bad record that are shown.
-const SAMPLE_MAX: usize = 256;
+pub(super) const SAMPLE_MAX: usize = 256;
 
 /// Totals of a run.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use arrow::array::AsArray as _;
+use arrow::{array::AsArray as _, record_batch::RecordBatch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
@@ -23,6 +23,8 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, advance, sleep},
 };
+
+mod bad;
 
 use super::*;
 use crate::{budget::Budget, fence::Fence, metrics::Metrics};
@@ -104,6 +106,10 @@ enum Answer {
     Row(usize, ErrorKind),
     /// Every request that holds this value is refused as a whole.
     Poison(&'static str),
+    /// This value is refused, alone.
+    Refuse(&'static str),
+    /// Every request with a value of more bytes is refused as a whole.
+    TooLarge(usize),
 }
 
 #[derive(Default)]
@@ -112,6 +118,8 @@ struct FakeSink {
     always: Mutex<Option<Answer>>,
     requests: Mutex<Vec<(Instant, Vec<String>)>>,
     landed: Mutex<Vec<String>>,
+    /// The requests that were taken, or some of their rows.
+    batches: Mutex<Vec<RecordBatch>>,
     flushes: Mutex<usize>,
     flush_fails: Mutex<bool>,
     open: Mutex<usize>,
@@ -176,6 +184,10 @@ impl SinkWriter for FakeWriter {
                 Answer::TakeAfter(wait) => sleep(wait).await,
                 Answer::Hang => std::future::pending().await,
                 Answer::Row(row, kind) => refused.push(Rejected { row, error: refuse(kind) }),
+                Answer::Refuse(bad) => {
+                    let bad = rows.iter().enumerate().filter(|(_, row)| *row == bad);
+                    refused.extend(bad.map(|(row, _)| Rejected { row, error: refuse(ErrorKind::Rejected) }));
+                }
                 _ => {}
             }
             *sink.open.lock().unwrap() -= 1;
@@ -186,11 +198,15 @@ impl SinkWriter for FakeWriter {
                 Answer::Poison(bad) if rows.iter().any(|row| row == bad) => {
                     return Err(refuse(ErrorKind::Rejected));
                 }
+                Answer::TooLarge(most) if rows.iter().any(|row| row.len() > most) => {
+                    return Err(refuse(ErrorKind::Rejected));
+                }
                 _ => {}
             }
             let bad: Vec<usize> = refused.iter().map(|r| r.row).collect();
             let taken = rows.into_iter().enumerate().filter(|(i, _)| !bad.contains(i)).map(|(_, row)| row);
             sink.landed.lock().unwrap().extend(taken);
+            sink.batches.lock().unwrap().push(batch.rows);
             Ok(refused)
         }))
     }
@@ -537,7 +553,8 @@ async fn a_refused_row_is_skipped_and_counted_and_the_others_are_delivered() {
 #[tokio::test(start_paused = true)]
 async fn with_fail_the_run_ends_before_the_refused_row() {
     let bench = Bench::new(vec![records(0..1, &["a"]), records(1..2, &["a"]), records(2..3, &["a"])])
-        .answers(vec![Answer::Take, Answer::Row(0, ErrorKind::Rejected)]);
+        .answers(vec![Answer::Take]);
+    *bench.sink.always.lock().unwrap() = Some(Answer::Refuse("1"));
     let live = bench.run();
     let shown = Arc::clone(&live.shown);
     let ending = live.task.await.unwrap();
@@ -552,8 +569,8 @@ async fn with_fail_the_run_ends_before_the_refused_row() {
 async fn a_dead_letter_is_durable_before_its_record_counts_and_a_dead_target_is_waited_for() {
     let graveyard = Arc::new(FakeSink::default());
     *graveyard.always.lock().unwrap() = Some(Answer::Fail(ErrorKind::Unavailable));
-    let mut bench = Bench::new(vec![records(0..3, &["a", "b", "c"]), Step::End])
-        .answers(vec![Answer::Row(1, ErrorKind::Rejected)]);
+    let mut bench = Bench::new(vec![records(0..3, &["a", "b", "c"]), Step::End]);
+    *bench.sink.always.lock().unwrap() = Some(Answer::Refuse("1"));
     bench.common = common(OnError::DeadLetter);
     bench.graveyard = Some(Arc::clone(&graveyard));
     let live = bench.run();

@@ -1,7 +1,7 @@
 //! What the answer to a request means. The kind of an error decides: an outage is waited for, however long; only what the
 //! destination *looked at and refused* meets `on_error`; a newer epoch or a broken promise ends the run.
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use connector::{Error, ErrorKind, Rejected};
 use logic::outbox::{Failure as Again, Outcome, RequestId, Row};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     chunk::{Failure, Letter},
     decode::policy_name,
+    refusal::sample,
     shown::{Part, Trouble},
     writer::{Verdict, Writer},
 };
@@ -20,30 +21,80 @@ impl Writer {
     /// Acks what is durable, keeps the rest. A failure means that the run must end.
     pub(super) fn resolve(&mut self, id: RequestId, verdict: Verdict) -> Option<Failure> {
         self.job.commons.metrics.sink_inflight.add(-1, &[]);
-        let mut errors = HashMap::new();
-        let (outcome, mut stop) = match verdict {
-            Verdict::Answered(refused) if refused.is_empty() => (Outcome::Answered(Vec::new()), None),
-            Verdict::Answered(refused) => self.rows_refused(id, refused, &mut errors),
-            Verdict::TimedOut => {
-                let text = "no answer within the time of one attempt";
-                (Outcome::Unknown, self.trouble(&Error::new(ErrorKind::Unavailable, text)))
-            }
-            Verdict::Error(error) => self.all_refused(id, error, &mut errors),
+        let doubt = self.refusals.answered(id);
+        if doubt.is_none() && matches!(&verdict, Verdict::Answered(refused) if refused.is_empty()) {
+            return self.conclude(id, &Outcome::Answered(Vec::new()), None);
+        }
+        let asked: Vec<usize> = match &doubt {
+            Some(doubt) => doubt.asked.clone(),
+            None => (0..self.outbox.rows(id)).collect(),
         };
-        let all_well = matches!(&outcome, Outcome::Answered(failed) if failed.is_empty());
-        let resolved = self.outbox.resolve(id, &outcome);
+        // Of several rows that are refused together it is not known yet which one is meant, unless each was refused before.
+        let meant = doubt.is_some() || asked.len() == 1;
+        let (outcome, stop) = self.read(id, verdict, &asked, meant);
+        let each = |failure| asked.iter().map(|row| (*row, failure)).collect();
+        let failed = match outcome {
+            Outcome::Answered(failed) => failed,
+            whole if !meant => return self.conclude(id, &whole, stop),
+            Outcome::NotSent => each(Again::Again),
+            Outcome::Unknown => each(Again::Unknown),
+            Outcome::Refused => each(Again::Refused),
+        };
+        match self.decide(id, doubt, failed) {
+            Some(outcome) => self.conclude(id, &outcome, stop),
+            None => stop,
+        }
+    }
+
+    /// It is clear what came of a request.
+    pub(super) fn conclude(
+        &mut self,
+        id: RequestId,
+        outcome: &Outcome,
+        mut stop: Option<Failure>,
+    ) -> Option<Failure> {
+        let all_well = matches!(outcome, Outcome::Answered(failed) if failed.is_empty());
+        let resolved = self.outbox.resolve(id, outcome);
         self.count(resolved.done.len(), resolved.refused.len(), resolved.again);
         for rows in resolved.done.chunk_by(|a, b| a.chunk == b.chunk) {
+            rows.iter().for_each(|row| _ = self.refusals.forget(*row));
             self.acks.ack(rows[0].chunk, rows.len());
         }
         if all_well && self.retry_at.is_none() && self.retry.worked() {
             self.job.shown.trouble(Part::Sink, None);
         }
         for row in resolved.refused {
-            let error = errors.remove(&(row.chunk, row.index)).unwrap_or_else(|| "refused".to_owned());
+            let error = self.refusals.forget(row).unwrap_or_else(|| "refused".to_owned());
             stop = stop.or(self.poison(row, error));
         }
         stop
+    }
+
+    /// What an attempt to send these rows of a request came to; `meant`: a refusal of all is one of each.
+    fn read(
+        &mut self,
+        id: RequestId,
+        verdict: Verdict,
+        asked: &[usize],
+        meant: bool,
+    ) -> (Outcome, Option<Failure>) {
+        match verdict {
+            Verdict::Answered(refused) => self.rows_refused(id, refused, asked),
+            Verdict::TimedOut => {
+                let text = "no answer within the time of one attempt";
+                (Outcome::Unknown, self.trouble(&Error::new(ErrorKind::Unavailable, text)))
+            }
+            Verdict::Error(error) if error.kind() == ErrorKind::Rejected => {
+                for place in asked.iter().filter(|_| meant).filter_map(|row| self.outbox.row(id, *row)) {
+                    self.refusals.refused(place, error.to_string());
+                }
+                (Outcome::Refused, None)
+            }
+            Verdict::Error(error) => {
+                let outcome = if error.ambiguous().is_some() { Outcome::Unknown } else { Outcome::NotSent };
+                (outcome, self.trouble(&error))
+            }
+        }
     }
 
     fn count(&self, done: usize, refused: usize, again: usize) {
@@ -63,16 +114,17 @@ impl Writer {
         &mut self,
         id: RequestId,
         refused: Vec<Rejected>,
-        errors: &mut HashMap<(logic::ack::ChunkId, u32), String>,
+        asked: &[usize],
     ) -> (Outcome, Option<Failure>) {
         let (mut failed, mut stop, mut worst): (Vec<(usize, Again)>, _, Option<Error>) = (vec![], None, None);
         for Rejected { row, error } in refused {
-            let Some(place) = self.outbox.row(id, row) else {
+            let place = asked.get(row).and_then(|row| Some((*row, self.outbox.row(id, *row)?)));
+            let Some((row, place)) = place else {
                 let error = format!("the sink refused row {row} of a request that has no such row: {error}");
                 return (Outcome::Unknown, Some(Failure { error, kind: "bug" }));
             };
             if error.kind() == ErrorKind::Rejected {
-                errors.insert((place.chunk, place.index), error.to_string());
+                self.refusals.refused(place, error.to_string());
                 failed.push((row, Again::Refused));
                 continue;
             }
@@ -86,22 +138,6 @@ impl Writer {
             stop = self.trouble(&error);
         }
         (Outcome::Answered(failed), stop)
-    }
-
-    fn all_refused(
-        &mut self,
-        id: RequestId,
-        error: Error,
-        errors: &mut HashMap<(logic::ack::ChunkId, u32), String>,
-    ) -> (Outcome, Option<Failure>) {
-        if error.kind() == ErrorKind::Rejected {
-            if let Some(place) = self.outbox.row(id, 0) {
-                errors.insert((place.chunk, place.index), error.to_string());
-            }
-            return (Outcome::Refused, None);
-        }
-        let outcome = if error.ambiguous().is_some() { Outcome::Unknown } else { Outcome::NotSent };
-        (outcome, self.trouble(&error))
     }
 
     /// Something outside makes the run wait, or ends it.
@@ -134,7 +170,11 @@ impl Writer {
         let index = row.index as usize;
         let record = chunk.raw_of(index).cloned();
         let cursor = chunk.cursor(index)?.clone();
-        let sample = record.as_ref().map(|r| r.payload.clone()).unwrap_or_default();
+        let sample = match (&record, &chunk.batch) {
+            (Some(record), _) => record.payload.to_vec(),
+            (None, Some(batch)) => sample(batch, index),
+            (None, None) => Vec::new(),
+        };
         self.job.shown.bad(&cursor, &error, &sample, policy_name(policy));
         match (policy, record, &mut self.sink_letters) {
             (OnError::DeadLetter, Some(record), Some(desk)) => desk.push(row.chunk, Letter { record, error }),

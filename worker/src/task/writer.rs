@@ -29,9 +29,10 @@ use tokio::{
 use super::{
     chunk::{Chunk, Failure, Feed, Held},
     job::{Control, Ending, Job},
+    refusal::Refusals,
     retry::Retry,
 };
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{Buried, DeadLetters};
 
 /// Chunks that the writer takes in before it stops taking.
 const CHUNKS_MAX: usize = 256;
@@ -58,7 +59,7 @@ enum Event {
     Stop(Instant),
     Resolved(RequestId, Verdict),
     Idle(Box<dyn SinkWriter>, Done),
-    Buried(Vec<ChunkId>),
+    Buried(Buried),
     Fed(Option<Feed>),
     Tick,
 }
@@ -71,6 +72,9 @@ pub(crate) struct Writer {
     pub(super) held: Held,
     pub(super) retry: Retry,
     pub(super) retry_at: Option<Instant>,
+    pub(super) refusals: Refusals,
+    /// Nothing new is begun any more.
+    pub(super) settling: bool,
     /// For records that could not be decoded, and for rows that the sink refused.
     pub(super) source_letters: Option<DeadLetters>,
     pub(super) sink_letters: Option<DeadLetters>,
@@ -85,7 +89,7 @@ pub(crate) struct Writer {
     /// Due once everything before it is delivered.
     failing: Option<Failure>,
     broken: Option<Failure>,
-    origin: Instant,
+    pub(super) origin: Instant,
     feeding: bool,
 }
 
@@ -100,6 +104,8 @@ impl Writer {
             held: Held::default(),
             retry: Retry::default(),
             retry_at: None,
+            refusals: Refusals::default(),
+            settling: false,
             source_letters: source_target.map(|target| DeadLetters::new(job, target)),
             sink_letters: job.sink.letters.as_ref().map(|target| DeadLetters::new(job, target)),
             idle: Some(sink),
@@ -153,8 +159,8 @@ impl Writer {
             deadline = control.stopping() => Event::Stop(deadline),
             Some((id, verdict)) = self.deliveries.next() => Event::Resolved(id, verdict),
             (sink, done) = owned(&mut self.busy) => Event::Idle(sink, done),
-            chunks = buried(&mut self.source_letters) => Event::Buried(chunks),
-            chunks = buried(&mut self.sink_letters) => Event::Buried(chunks),
+            letters = buried(&mut self.source_letters) => Event::Buried(letters),
+            letters = buried(&mut self.sink_letters) => Event::Buried(letters),
             fed = feed.recv(), if self.feeding && self.chunks < CHUNKS_MAX => Event::Fed(fed),
             () = sleep_until(wake) => Event::Tick,
         }
@@ -168,7 +174,8 @@ impl Writer {
         let quiet = self.end.map(|_| self.outbox.quiet_at()).filter(|at| *at > now);
         let times = [held, quiet, paced.filter(|at| *at > now)].into_iter().flatten();
         let retry = self.retry_at.filter(|at| self.busy.is_none() || *at > Instant::now());
-        let times = times.map(|at| self.origin + at).chain(retry);
+        let doubt = self.refusals.due().filter(|at| *at > Instant::now());
+        let times = times.map(|at| self.origin + at).chain(retry).chain(doubt);
         times.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -180,7 +187,10 @@ impl Writer {
                 self.idle = Some(sink);
                 return self.done(done);
             }
-            Event::Buried(chunks) => chunks.into_iter().for_each(|chunk| self.acks.ack(chunk, 1)),
+            Event::Buried(Buried { chunks, failure }) => {
+                chunks.into_iter().for_each(|chunk| self.acks.ack(chunk, 1));
+                return failure;
+            }
             Event::Fed(Some(Feed::Chunk(chunk))) => {
                 self.track(*chunk, 0);
             }
@@ -254,6 +264,9 @@ impl Writer {
     fn start(&mut self) {
         if self.idle.is_none() {
             return;
+        }
+        if let Some((id, rows)) = self.ask_again() {
+            return self.write(id, &rows);
         }
         let request =
             if self.may_write() { self.outbox.next_request(&self.limits(), self.now()) } else { None };
@@ -352,6 +365,7 @@ impl Writer {
 
     async fn quiet(&mut self) {
         let mut flushed = false;
+        self.give_up_doubts();
         while self.outbox.in_flight() > 0 || self.busy.is_some() || self.has_letters() {
             if self.busy.is_none() && self.dirty && !flushed {
                 flushed = true;
@@ -360,8 +374,8 @@ impl Writer {
             let event = tokio::select! { biased;
                 Some((id, verdict)) = self.deliveries.next() => Event::Resolved(id, verdict),
                 (sink, done) = owned(&mut self.busy) => Event::Idle(sink, done),
-                chunks = buried(&mut self.source_letters) => Event::Buried(chunks),
-                chunks = buried(&mut self.sink_letters) => Event::Buried(chunks),
+                letters = buried(&mut self.source_letters) => Event::Buried(letters),
+                letters = buried(&mut self.sink_letters) => Event::Buried(letters),
             };
             // A row that would fail the run now stays unacked: the next run meets it again.
             self.take(event);
@@ -395,7 +409,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let open = i64::try_from(self.outbox.in_flight()).unwrap_or(0);
+        let open = self.outbox.in_flight().saturating_sub(self.refusals.waiting());
+        let open = i64::try_from(open).unwrap_or(0);
         self.job.commons.metrics.sink_inflight.add(-open, &[]);
     }
 }
@@ -412,9 +427,9 @@ async fn owned(busy: &mut Option<Busy>) -> (Box<dyn SinkWriter>, Done) {
     }
 }
 
-async fn buried(desk: &mut Option<DeadLetters>) -> Vec<ChunkId> {
+async fn buried(desk: &mut Option<DeadLetters>) -> Buried {
     match desk {
-        Some(desk) => desk.durable().await,
+        Some(desk) => desk.buried().await,
         None => pending().await,
     }
 }
