@@ -387,6 +387,35 @@ async fn what_nobody_asks_for_stays_at_the_service() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_nobody_reads_is_closed_and_opened_again() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let fake = scripted(move |n, _| {
+        let number = (n + 1).to_string();
+        let record =
+            json!({"SequenceNumber": number, "Data": "eA==", "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.5});
+        let event = json!({"Records": [record], "ContinuationSequenceNumber": number, "MillisBehindLatest": 0});
+        Answer::Events(vec![Push::Forever(event, Arc::clone(&count))])
+    })
+    .await;
+    let source = pushed(&fake.endpoint, &[]);
+    let mut reader = source.open(&split(), &HORIZON).await.unwrap();
+    assert_eq!(numbers(&read(&mut *reader, 1).await), ["1"]);
+    reader.ready().await;
+    // The script and the answer under way hold the counter.
+    assert_eq!(Arc::strong_count(&sent), 3);
+    let closing = async {
+        while Arc::strong_count(&sent) > 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, closing).await.expect("the connection is given back");
+    assert_eq!(numbers(&read(&mut *reader, 1).await), ["2"]);
+    let calls = fake.requests("SubscribeToShard");
+    assert_eq!((calls.len(), &calls[1]["StartingPosition"]["SequenceNumber"]), (2, &json!("1")));
+}
+
+#[tokio::test]
 async fn a_consumer_is_registered_found_and_removed() {
     let server = Server::start(quick(), 1).await;
     let source = pushed(&server.endpoint, &[]).0;

@@ -12,9 +12,12 @@ use connector::{Error, ErrorKind, Registered, Result};
 use model::SinkSpec;
 use tokio::sync::OnceCell;
 
-use super::super::{
-    client::{Client, NOT_FOUND},
-    config::{Consumer, Fanout},
+use super::{
+    super::{
+        client::{Client, NOT_FOUND},
+        config::{Consumer, Fanout},
+    },
+    lines::Lines,
 };
 
 /// The code of our own error that says: nobody has registered this consumer.
@@ -33,6 +36,7 @@ pub(crate) struct Consumers {
     pub(super) config: Fanout,
     stream_arn: OnceCell<String>,
     known: Mutex<HashMap<String, Arc<str>>>,
+    pub(super) lines: Arc<Lines>,
 }
 
 /// A consumer as the service describes it.
@@ -43,7 +47,7 @@ struct Described {
 
 impl Consumers {
     pub(crate) fn new(config: Fanout) -> Self {
-        Self { config, stream_arn: OnceCell::new(), known: Mutex::default() }
+        Self { config, stream_arn: OnceCell::new(), known: Mutex::default(), lines: Arc::default() }
     }
 
     /// The name of the consumer of `sink`, or its ARN if that was given.

@@ -3,6 +3,7 @@
 //!
 //! * [`consumers`]: who subscribes. One consumer a sink, registered by the leader.
 //! * [`subscription`]: one call of five minutes and its events.
+//! * [`lines`]: the connections of all subscriptions; those that nobody reads are closed.
 //! * [`reader`]: one subscription after the other, without gap or repeat.
 //! * [`fallback`]: `kinesis.consumer.mode = 'auto'`, fan-out where it is to be had and polling where not.
 //!
@@ -10,6 +11,7 @@
 
 mod consumers;
 mod fallback;
+mod lines;
 mod reader;
 mod subscription;
 

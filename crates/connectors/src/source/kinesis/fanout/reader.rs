@@ -142,6 +142,16 @@ impl Reader {
     fn listen(&mut self) {
         if !std::mem::replace(&mut self.listening, true) {
             self.quiet_since = Instant::now();
+            if let Some(current) = &self.current {
+                current.listened(true);
+            }
+        }
+    }
+
+    fn listened(&mut self) {
+        self.listening = false;
+        if let Some(current) = &self.current {
+            current.listened(false);
         }
     }
 
@@ -211,7 +221,7 @@ impl Reader {
         Box::pin(async move {
             let horizon = shared.check_creation(&split).await?;
             let arn = consumers.arn(&shared.client, &name).await?;
-            let call = Subscription::open(&shared.client, &arn, split.name(), &from);
+            let call = Subscription::open(&shared.client, (&arn, &consumers.lines), split.name(), &from);
             let opened = match tokio::time::timeout(limit, call).await {
                 Ok(opened) => opened,
                 Err(_) => {
@@ -367,7 +377,7 @@ impl SplitReader for Reader {
                 Err(error) => self.trouble = Some(error),
             }
         }
-        self.listening = false;
+        self.listened();
     }
 
     async fn next(&mut self) -> Result<Polled> {
@@ -388,7 +398,7 @@ impl SplitReader for Reader {
                 Err(error) => break Err(error),
             }
         };
-        self.listening = false;
+        self.listened();
         outcome
     }
 

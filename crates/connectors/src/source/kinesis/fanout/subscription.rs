@@ -5,7 +5,6 @@
 //! Encoding of the events: <https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html>.
 
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -23,13 +22,15 @@ use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::{body::SdkBody, event_stream::Message};
 use bytes::{Buf, Bytes, BytesMut};
 use connector::{Error, ErrorKind, Result};
-use http_body::Body as _;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::super::{
-    client::{Begin, Client},
-    get_records::Record,
+use super::{
+    super::{
+        client::{Begin, Client},
+        get_records::Record,
+    },
+    lines::{Line, Lines},
 };
 use crate::aws::{code_error, records};
 
@@ -68,7 +69,7 @@ pub(super) enum Heard {
 pub(super) struct Subscription {
     /// For messages.
     what: String,
-    body: SdkBody,
+    line: Arc<Line>,
     buffer: BytesMut,
     over: bool,
     pub opened: Instant,
@@ -78,7 +79,12 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// Subscribes `consumer` to `shard`. Takes over from an older subscription of the two if that is at least 5 s old.
-    pub(super) async fn open(client: &Client, consumer: &str, shard: &str, from: &Begin) -> Result<Self> {
+    pub(super) async fn open(
+        client: &Client,
+        (consumer, lines): (&str, &Arc<Lines>),
+        shard: &str,
+        from: &Begin,
+    ) -> Result<Self> {
         let what = || format!("failed to subscribe to shard `{shard}` of stream `{}`", client.stream());
         let taken = Taken::default();
         client
@@ -98,7 +104,7 @@ impl Subscription {
         let body = body.ok_or_else(|| Error::new(ErrorKind::Bug, format!("{}: no body", what())))?;
         Ok(Self {
             what: format!("subscription to shard `{shard}` of stream `{}`", client.stream()),
-            body,
+            line: lines.add(body),
             buffer: BytesMut::new(),
             over: false,
             opened: Instant::now(),
@@ -109,6 +115,11 @@ impl Subscription {
     /// What comes next; unless `whole`, it is enough that something does. Cancel safe.
     pub(super) async fn hear(&mut self, whole: bool) -> Heard {
         std::future::poll_fn(|context| self.poll(context, whole)).await
+    }
+
+    /// Says whether anybody listens from now on: a subscription to which nobody does is closed after a while.
+    pub(super) fn listened(&self, listened: bool) {
+        self.line.listened(listened);
     }
 
     fn poll(&mut self, context: &mut Context<'_>, whole: bool) -> Poll<Heard> {
@@ -127,8 +138,12 @@ impl Subscription {
             if !whole && !self.buffer.is_empty() {
                 return Poll::Ready(Heard::Arrived);
             }
-            match Pin::new(&mut self.body).poll_frame(context) {
+            match self.line.poll(context) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) if self.line.is_closed() => {
+                    self.useful = true;
+                    return Poll::Ready(self.end(None));
+                }
                 Poll::Ready(None) if self.buffer.is_empty() => return Poll::Ready(self.end(None)),
                 Poll::Ready(None) => {
                     let error = self.broken("it ended within an event");
@@ -149,7 +164,6 @@ impl Subscription {
 
     fn end(&mut self, error: Option<Error>) -> Heard {
         self.over = true;
-        self.body = SdkBody::empty();
         self.buffer = BytesMut::new();
         Heard::Over(error)
     }
