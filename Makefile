@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo kinesis test test-fast check bench
+.PHONY: help build demo kinesis test test-fast check bench soak
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -30,3 +30,6 @@ check: ## format, lints, dependency arrows, sizes
 
 bench: ## CPU and memory per million records, failover times: a table and JSON
 	@scripts/bench
+
+soak: ## a cluster among random faults, with a ledger every minute; MINUTES=10 SEED=n
+	@scripts/soak

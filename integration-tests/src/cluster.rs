@@ -32,6 +32,8 @@ pub enum Metadata {
     Embedded,
     /// Any number of coordinators with an etcd at this URL.
     Etcd(String),
+    /// As many coordinators as URLs, each with its own way to the same etcd.
+    EtcdEach(Vec<String>),
 }
 
 /// Coordinators and workers. Everything is killed when this value goes.
@@ -42,6 +44,10 @@ pub struct Cluster {
     ports: Vec<u16>,
     coordinators: BTreeMap<usize, Process>,
     workers: BTreeMap<String, Process>,
+    /// Workers that go another way to the coordinators.
+    ways: BTreeMap<String, String>,
+    /// Where coordinators say that they are, if not where they listen.
+    fronts: Vec<String>,
 }
 
 impl Cluster {
@@ -50,19 +56,34 @@ impl Cluster {
     /// # Errors
     /// When one does not come up.
     pub async fn start(dir: &Path, metadata: Metadata, coordinators: usize) -> Result<Self> {
+        let mut cluster = Self::plan(dir, metadata, coordinators)?;
+        for number in 0..coordinators {
+            cluster.start_coordinator(number).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// A cluster of which nothing runs yet: its addresses are known.
+    ///
+    /// # Errors
+    /// When the binary or free ports are not to be had.
+    pub fn plan(dir: &Path, metadata: Metadata, coordinators: usize) -> Result<Self> {
         let ports = (0..coordinators).map(|_| servers::free_port()).collect::<Result<Vec<_>>>()?;
-        let mut cluster = Self {
+        Ok(Self {
             binary: binary()?,
             dir: dir.to_owned(),
             metadata,
             ports,
             coordinators: BTreeMap::new(),
             workers: BTreeMap::new(),
-        };
-        for number in 0..coordinators {
-            cluster.start_coordinator(number).await?;
-        }
-        Ok(cluster)
+            ways: BTreeMap::new(),
+            fronts: Vec::new(),
+        })
+    }
+
+    /// From their next start on, coordinators say that they are at these URLs, and workers are told them too.
+    pub fn advertise(&mut self, urls: Vec<String>) {
+        self.fronts = urls;
     }
 
     /// The URLs of all coordinators.
@@ -92,12 +113,16 @@ impl Cluster {
         let store = match &self.metadata {
             Metadata::Embedded => format!("embedded:{}", self.dir.join("metadata.redb").display()),
             Metadata::Etcd(url) => url.clone(),
+            Metadata::EtcdEach(urls) => urls[number].clone(),
         };
         let mut command = Command::new(&self.binary);
         command
             .args(["coordinator", "--telemetry-listen", "off"])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--store", &store]);
+        if let Some(front) = self.fronts.get(number) {
+            command.args(["--advertise", front]);
+        }
         let mut process = Process::start(&format!("coordinator-{number}"), command, &self.dir.join("logs"))?;
         servers::listening(&mut process, port, Duration::from_secs(20)).await?;
         self.coordinators.insert(number, process);
@@ -120,13 +145,20 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn_worker(&self, process: &str, name: &str, data: &Path) -> Result<Process> {
+        let known = if self.fronts.is_empty() { self.urls() } else { self.fronts.clone() };
+        let coordinators = self.ways.get(name).cloned().unwrap_or_else(|| known.join(","));
         let mut command = Command::new(&self.binary);
         command
             .args(["worker", "--telemetry-listen", "off", "--name", name])
-            .args(["--coordinators", &self.urls().join(",")])
+            .args(["--coordinators", &coordinators])
             .arg("--data-dir")
             .arg(data);
         Process::start(process, command, &self.dir.join("logs"))
+    }
+
+    /// From its next start on, worker `name` is told this URL instead of the coordinators' own.
+    pub fn route_worker(&mut self, name: &str, url: &str) {
+        self.ways.insert(name.to_owned(), url.to_owned());
     }
 
     /// The process of worker `name`.
@@ -164,17 +196,35 @@ impl Cluster {
         let mut leader = None;
         self.admin()
             .wait("a leader", Duration::from_secs(20), |status| {
-                leader = self.ports.iter().position(|port| status.leader.contains(&format!(":{port}")));
+                leader = (0..self.ports.len()).find(|number| self.said(*number, &status.leader));
                 leader.map(|_| ()).ok_or_else(|| format!("leader is {:?}", status.leader))
             })
             .await?;
         leader.context("a leader")
     }
 
+    /// Whether a coordinator itself says that it leads.
+    pub async fn coordinator_leads(&self, number: usize) -> bool {
+        let asked = Admin::new(vec![self.urls().swap_remove(number)]).status().await;
+        asked.is_ok_and(|status| self.said(number, &status.leader))
+    }
+
+    /// Whether `leader` is how a coordinator calls itself.
+    fn said(&self, number: usize, leader: &str) -> bool {
+        match self.fronts.get(number) {
+            Some(front) => leader.trim_end_matches('/') == front,
+            None => leader.contains(&format!(":{}", self.ports[number])),
+        }
+    }
+
+    /// Every process, those that were killed included.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.coordinators.values().chain(self.workers.values())
+    }
+
     /// The last lines of every log.
     #[must_use]
     pub fn tails(&self) -> String {
-        let all = self.coordinators.values().chain(self.workers.values());
-        all.map(Process::tail).collect::<Vec<_>>().join("\n")
+        self.processes().map(Process::tail).collect::<Vec<_>>().join("\n")
     }
 }

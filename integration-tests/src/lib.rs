@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod cluster;
 pub mod endpoint;
+pub mod layer;
 pub mod ledger;
 pub mod load;
 pub mod process;

@@ -51,6 +51,13 @@ impl Load {
         Self { stop, sent, task: tokio::spawn(sender.run()) }
     }
 
+    /// A load that sends nothing: what is left where one was taken away.
+    #[must_use]
+    pub fn idle() -> Self {
+        let task = tokio::spawn(async { Ok(BTreeMap::new()) });
+        Self { stop: Arc::default(), sent: Arc::default(), task }
+    }
+
     /// Records that the source has accepted so far.
     #[must_use]
     pub fn sent(&self) -> u64 {

@@ -17,7 +17,7 @@ async fn merge_first(trial: &Trial) {
 }
 
 /// Waits until the open shards of the stream, and no other, are read for both sinks.
-async fn all_open_are_read(trial: &Trial) {
+pub async fn all_open_are_read(trial: &Trial) {
     let client = trial.client();
     let open = endpoint::open_shards(&client, &trial.stream).await.unwrap();
     let mut open: Vec<String> = open.iter().map(|shard| shard.shard_id().to_owned()).collect();

@@ -7,11 +7,13 @@ use std::{
 };
 
 use aws_sdk_kinesis::Client;
+use faults::tcp::Link;
 use proto::v1::StatusReply;
 use shardwright_integration_tests::{
     admin::{self, Admin},
     cluster::{Cluster, Metadata},
     endpoint::{self, Endpoint},
+    layer::{self, Layer},
     ledger::{self, Verdict},
     load::{Load, Plan},
     readback,
@@ -34,6 +36,10 @@ pub struct Trial {
     /// The stream that is read, and the endpoint that has it.
     pub stream: String,
     pub source_url: String,
+    /// From each worker to the coordinator, in a trial with faults, if there is but one coordinator (several would send the
+    /// worker around the link).
+    pub links: BTreeMap<String, Link>,
+    layer: Option<Layer>,
     load: Option<Load>,
     sent: BTreeMap<String, u64>,
     dir: tempfile::TempDir,
@@ -41,6 +47,21 @@ pub struct Trial {
 
 /// Starts a trial, or says aloud why the test is skipped.
 pub async fn trial(test: &str, coordinators: usize, workers: usize, shards: i32) -> Option<Trial> {
+    begin(test, coordinators, workers, shards, None).await
+}
+
+/// Starts a trial with the fault layer around the cluster; its chance comes from `seed`.
+pub async fn faulty(test: &str, coordinators: usize, workers: usize, seed: u64) -> Option<Trial> {
+    begin(test, coordinators, workers, 3, Some(seed)).await
+}
+
+async fn begin(
+    test: &str,
+    coordinators: usize,
+    workers: usize,
+    shards: i32,
+    seed: Option<u64>,
+) -> Option<Trial> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let why = if std::env::var("SHARDWRIGHT_TEST_SERVERS").is_ok_and(|v| v == "off") {
         Some("SHARDWRIGHT_TEST_SERVERS=off".to_owned())
@@ -62,15 +83,25 @@ pub async fn trial(test: &str, coordinators: usize, workers: usize, shards: i32)
     let endpoint = Endpoint::start(endpoint::quick()).await.unwrap();
     endpoint::create_stream(&endpoint.client(), SOURCE, shards).await.unwrap();
     endpoint::create_stream(&endpoint.client(), COPY, 2).await.unwrap();
-    let cluster = Cluster::start(dir.path(), Metadata::Etcd(etcd.url()), coordinators).await.unwrap();
+    let layer = match seed {
+        Some(seed) => Some(Layer::around(&endpoint.url(), &etcd.url(), coordinators, seed).await.unwrap()),
+        None => None,
+    };
+    let metadata = layer.as_ref().map_or(Metadata::Etcd(etcd.url()), |l| Metadata::EtcdEach(l.etcd_urls()));
+    let mut cluster = Cluster::start(dir.path(), metadata, coordinators).await.unwrap();
     let names: Vec<String> = (0..workers).map(|n| format!("worker-{n}")).collect();
-    let (stream, source_url) = (SOURCE.to_owned(), endpoint.url());
-    let mut trial =
-        Trial { cluster, endpoint, etcd, names, stream, source_url, load: None, sent: BTreeMap::new(), dir };
-    for name in trial.names.clone() {
-        trial.cluster.start_worker(&name).unwrap();
+    let mut links = BTreeMap::new();
+    for name in &names {
+        if layer.is_some() && coordinators == 1 {
+            let link = layer::links(&cluster.urls()).await.unwrap().remove(0);
+            cluster.route_worker(name, &link.url());
+            links.insert(name.clone(), link);
+        }
+        cluster.start_worker(name).unwrap();
     }
-    Some(trial)
+    let (stream, source_url) = (SOURCE.to_owned(), endpoint.url());
+    let (load, sent) = (None, BTreeMap::new());
+    Some(Trial { cluster, endpoint, etcd, names, stream, source_url, links, layer, load, sent, dir })
 }
 
 impl Trial {
@@ -83,13 +114,20 @@ impl Trial {
         endpoint::client(&self.source_url)
     }
 
+    /// The fault layer of a trial that has one.
+    pub fn layer(&self) -> &Layer {
+        self.layer.as_ref().unwrap()
+    }
+
     pub fn live(&self) -> Vec<&str> {
         self.names.iter().map(String::as_str).collect()
     }
 
     /// `CREATE SOURCE orders`, with these options besides those that name the stream.
     pub async fn create_source(&self, more: &str) {
-        let (stream, keys) = (&self.stream, kinesis_options(&self.source_url));
+        let through = self.layer.as_ref().map(Layer::source_url);
+        let url = through.as_ref().unwrap_or(&self.source_url);
+        let (stream, keys) = (&self.stream, kinesis_options(url));
         self.sql(&format!(
             "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{stream}', {keys}{more}) \
              FORMAT PLAIN ENCODE JSON"
@@ -99,7 +137,9 @@ impl Trial {
 
     /// The sinks `copy` and `archive` on it.
     pub async fn create_sinks(&self) {
-        let (keys, files) = (kinesis_options(&self.endpoint.url()), self.dir.path().join("files"));
+        let through = self.layer.as_ref().map(Layer::sink_url);
+        let url = through.unwrap_or_else(|| self.endpoint.url());
+        let (keys, files) = (kinesis_options(&url), self.dir.path().join("files"));
         self.sql(&format!(
             "CREATE SINK copy FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = 'key', {keys}) \
              FORMAT PLAIN ENCODE JSON"

@@ -1,0 +1,248 @@
+//! `make soak MINUTES=10`: a cluster over etcd, behind the fault layer, under load, with faults by chance from `SEED`, splits,
+//! merges, and kills of workers and leaders.
+//!
+//! The time is cut into rounds of about a minute. Within a round everything may fail; at its end all faults are healed while
+//! the load goes on, what had been sent by then must be in both destinations within a minute and a half, and the ledger over it
+//! must balance. Memory and descriptors of the processes that live through it all are measured at each such point of rest.
+//! Exit code 1 if anything was lost or out of order, or did not come to rest.
+
+mod growth;
+mod trouble;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_kinesis::Client;
+use clap::Parser;
+use shardwright_integration_tests::{
+    admin,
+    cluster::{Cluster, Metadata},
+    endpoint::{self, Endpoint},
+    layer::{self, Layer},
+    ledger::{self, Found, Verdict},
+    load::{Load, Plan},
+    readback, servers,
+};
+use tokio::time::Instant;
+
+use self::{growth::Growth, trouble::Trouble};
+
+const SOURCE: &str = "orders-in";
+const COPY: &str = "orders-out";
+const WORKERS: [&str; 3] = ["worker-0", "worker-1", "worker-2"];
+const COORDINATORS: usize = 2;
+const ROUND: Duration = Duration::from_secs(60);
+/// How long a point of rest may be waited for.
+const SETTLES_WITHIN: Duration = Duration::from_secs(90);
+const LOAD: Plan = Plan { keys: 100, per_second: 400, padding: 40 };
+
+/// Runs a cluster among faults and says what was lost and what grew.
+#[derive(Parser)]
+struct Args {
+    /// How long
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Where chance comes from; the time if absent
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let args = Args::parse();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let seed = args.seed.unwrap_or(now.as_secs());
+    let dir = std::env::temp_dir().join(format!("shardwright-soak-{}", std::process::id()));
+    println!("soak: {} minutes, seed {seed}", args.minutes);
+    match soak(&dir, Duration::from_secs_f64(args.minutes.max(0.1) * 60.0), seed).await {
+        Ok(true) => {
+            std::fs::remove_dir_all(&dir).ok();
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            println!("soak: seed {seed} failed; the data and the logs are kept in {}", dir.display());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("soak: seed {seed}: {error:#}\nthe logs are in {}", dir.join("logs").display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn soak(dir: &Path, time: Duration, seed: u64) -> Result<bool> {
+    let etcd = servers::Etcd::start(&dir.join("etcd")).await?;
+    let endpoint = Endpoint::start(endpoint::quick()).await?;
+    endpoint::create_stream(&endpoint.client(), SOURCE, 4).await?;
+    endpoint::create_stream(&endpoint.client(), COPY, 2).await?;
+    let layer = Layer::around(&endpoint.url(), &etcd.url(), COORDINATORS, seed).await?;
+    let mut cluster = Cluster::plan(dir, Metadata::EtcdEach(layer.etcd_urls()), COORDINATORS)?;
+    let links = layer::links(&cluster.urls()).await?;
+    cluster.advertise(links.iter().map(faults::tcp::Link::url).collect());
+    for number in 0..COORDINATORS {
+        cluster.start_coordinator(number).await?;
+    }
+    for worker in WORKERS {
+        cluster.start_worker(worker)?;
+    }
+    let files = dir.join("files");
+    create(&cluster, &layer, &files).await?;
+    let client = endpoint.client();
+    let trouble = Trouble::new(seed, cluster, layer, links, client.clone());
+    let load = Load::start(client.clone(), SOURCE, LOAD);
+    let mut run = Run { trouble, load, client, files, growth: Growth::default(), start: Instant::now() };
+    let went = tokio::select! {
+        went = run.rounds(time) => went,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    match went {
+        Ok(true) => run.end().await,
+        Ok(false) => Ok(false),
+        Err(error) => {
+            println!("{}", run.trouble.cluster.tails());
+            Err(error)
+        }
+    }
+}
+
+async fn create(cluster: &Cluster, layer: &Layer, files: &Path) -> Result<()> {
+    let admin = cluster.admin();
+    admin
+        .wait("the workers join", Duration::from_secs(60), |status| {
+            let live = status.workers.iter().filter(|worker| worker.state == "live").count();
+            if live == WORKERS.len() { Ok(()) } else { Err(format!("{live} workers are live")) }
+        })
+        .await?;
+    let keys = |url: String| {
+        format!(
+            "aws.region = 'us-east-1', endpoint = '{url}', aws.credentials.access_key_id = '{}', \
+             aws.credentials.secret_access_key = 'test'",
+            endpoint::ACCESS_KEY
+        )
+    };
+    let (source, sink, files) = (keys(layer.source_url()), keys(layer.sink_url()), files.display());
+    for statement in [
+        format!(
+            "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', {source}) \
+             FORMAT PLAIN ENCODE JSON"
+        ),
+        format!(
+            "CREATE SINK copy FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = 'key', {sink}) \
+             FORMAT PLAIN ENCODE JSON"
+        ),
+        format!(
+            "CREATE SINK archive FROM orders WITH (connector = 'file', path = '{files}') FORMAT PLAIN ENCODE JSON"
+        ),
+    ] {
+        admin.execute(&statement).await?;
+    }
+    reading(cluster).await.map(|_| ())
+}
+
+async fn reading(cluster: &Cluster) -> Result<Duration> {
+    let read = |status: &proto::v1::StatusReply| admin::all_reading(status, &WORKERS);
+    cluster.admin().wait("every split is read", SETTLES_WITHIN, read).await
+}
+
+struct Run {
+    trouble: Trouble,
+    load: Load,
+    client: Client,
+    files: PathBuf,
+    growth: Growth,
+    start: Instant,
+}
+
+impl Run {
+    /// False if the books of a round did not balance.
+    async fn rounds(&mut self, time: Duration) -> Result<bool> {
+        let end = self.start + time;
+        // A short run has a short round; the first measure of a long one comes after its first round.
+        let round = ROUND.min(time);
+        if time < ROUND * 2 {
+            self.growth.measure(&self.trouble.cluster);
+        }
+        let mut number = 0;
+        while Instant::now() < end {
+            number += 1;
+            let until = (self.start + round * number).min(end);
+            self.trouble.until(until).await?;
+            if !self.rest().await? {
+                return Ok(false);
+            }
+            self.growth.measure(&self.trouble.cluster);
+        }
+        Ok(true)
+    }
+
+    /// Heals everything and checks what had been sent by now.
+    async fn rest(&mut self) -> Result<bool> {
+        self.trouble.heal().await?;
+        // Every key once in each turn, and no turn before the last is done.
+        let turns = self.load.sent() / LOAD.keys;
+        let sent: BTreeMap<String, u64> = (0..LOAD.keys).map(|k| (format!("key-{k:03}"), turns)).collect();
+        let healed = Instant::now();
+        let verdicts = self.settled(&sent).await?;
+        reading(&self.trouble.cluster).await?;
+        let texts: Vec<String> =
+            verdicts.iter().map(|(name, verdict)| format!("{name}: {verdict}")).collect();
+        println!(
+            "{:>5.0} s  at rest after {:.1} s; {}  {}",
+            self.start.elapsed().as_secs_f64(),
+            healed.elapsed().as_secs_f64(),
+            self.trouble.told(),
+            texts.join("; ")
+        );
+        Ok(judged(&verdicts))
+    }
+
+    /// The books over `sent` once they balance, or as they are when that takes too long.
+    async fn settled(&self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
+        let deadline = Instant::now() + SETTLES_WITHIN;
+        loop {
+            let verdicts = self.audit(sent).await?;
+            if verdicts.iter().all(|(_, verdict)| verdict.balances()) || Instant::now() > deadline {
+                return Ok(verdicts);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// The books over `sent`; what was sent later is left out.
+    async fn audit(&self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
+        let sent_by_then = |found: &Found| sent.get(&found.key).is_none_or(|count| found.n < *count);
+        let copy = readback::kinesis(&self.client, COPY).await.context("reading the copy")?;
+        let shards = endpoint::shards(&self.client, SOURCE).await?;
+        let splits: Vec<String> = shards.iter().map(|shard| shard.shard_id().to_owned()).collect();
+        let archive = readback::files(&self.files.join("archive"), &splits)?;
+        let judge = |found: Vec<Found>| ledger::audit(sent, found.into_iter().filter(sent_by_then));
+        Ok(vec![("copy", judge(copy)), ("archive", judge(archive))])
+    }
+
+    /// The last books, over all that was sent, and what grew.
+    async fn end(mut self) -> Result<bool> {
+        let (idle, trouble) = (Load::idle(), &self.trouble);
+        let sent = std::mem::replace(&mut self.load, idle).stop().await?;
+        let verdicts = self.settled(&sent).await?;
+        println!("\n{}", trouble.summary());
+        println!("{}", self.growth.table());
+        let balanced = judged(&verdicts);
+        for (name, verdict) in &verdicts {
+            println!("ledger: {name}: {verdict}");
+        }
+        Ok(balanced)
+    }
+}
+
+fn judged(verdicts: &[(&str, Verdict)]) -> bool {
+    for complaint in verdicts.iter().flat_map(|(_, verdict)| &verdict.complaints) {
+        println!("  ! {complaint}");
+    }
+    verdicts.iter().all(|(_, verdict)| verdict.balances())
+}
