@@ -176,14 +176,19 @@ impl Net {
         if link.closed {
             return;
         }
+        let mut lost = Vec::new();
         for (sent, action) in inner.held.remove(&(from, to)).unwrap_or_default() {
             let stale = to.is_destination() && inner.now - sent + link.delay.1 > LATE_MAX;
             if inner.random.random_bool(broken) || stale {
+                lost.push(action);
                 continue;
             }
             let at = inner.now + link.delay.1;
             inner.schedule(at, action);
         }
+        // A lost parcel may break a connection, which sends more.
+        drop(inner);
+        drop(lost);
     }
 
     /// The moment of the next thing on the agenda.

@@ -131,7 +131,7 @@ impl Trial {
 /// Each machine's clock is wrong in its own way.
 fn clocks(cluster: &mut Cluster, random: &mut StdRng) {
     for place in cluster.places() {
-        let rate = random.random_range(0.995..1.005);
+        let rate = random.random_range(0.98..1.02);
         let ahead = Duration::from_secs(random.random_range(0..3600));
         cluster.world.set_clock(place, rate, ahead);
     }
