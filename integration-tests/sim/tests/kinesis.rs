@@ -1,11 +1,13 @@
 //! The simulated Kinesis keeps the rules of the real one: asked as the SDK asks, by operation and JSON.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use shardwright_sim::kinesis::{EntryFailure, Model, Shape, Throttle, shard_id};
+use shardwright_sim::kinesis::{Answer, EntryFailure, Model, Request, Shape, Throttle, shard_id};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -21,15 +23,20 @@ fn model(shards: u32) -> Model {
     model
 }
 
+fn serve(model: &mut Model, now: Duration, operation: &str, body: &Value) -> Answer {
+    let (target, body) = (format!("Kinesis_20131202.{operation}"), body.to_string());
+    model.serve(now, &Request { target: &target, signed: None, body: body.as_bytes() })
+}
+
 fn ask(model: &mut Model, now: Duration, operation: &str, body: Value) -> Value {
-    let answer = model.serve(now, &format!("Kinesis_20131202.{operation}"), body.to_string().as_bytes());
+    let answer = serve(model, now, operation, &body);
     assert_eq!(answer.status, 200, "{operation}: {}", answer.body);
     answer.body
 }
 
 /// The code of an operation that is refused.
 fn refused(model: &mut Model, now: Duration, operation: &str, body: Value) -> String {
-    let answer = model.serve(now, &format!("Kinesis_20131202.{operation}"), body.to_string().as_bytes());
+    let answer = serve(model, now, operation, &body);
     assert_ne!(answer.status, 200, "{operation}: {}", answer.body);
     answer.body["__type"].as_str().unwrap().to_owned()
 }
@@ -168,11 +175,7 @@ fn a_shard_is_read_five_times_a_second_and_ten_mebibytes_block_it_for_five() {
     let next = first["NextShardIterator"].as_str().unwrap().to_owned();
     for half in 9..18 {
         let now = ms(half * 500);
-        let answer = model.serve(
-            now,
-            "Kinesis_20131202.GetRecords",
-            json!({ "ShardIterator": next }).to_string().as_bytes(),
-        );
+        let answer = serve(&mut model, now, "GetRecords", &json!({ "ShardIterator": next }));
         assert!(answer.status == 400 || texts(&answer.body).is_empty(), "read at {now:?}");
     }
     let rest = read(&mut model, s(9), &next);

@@ -1,8 +1,10 @@
 //! The real SDK against the simulated Kinesis, over the simulated network, on a paused clock.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_sdk_kinesis::{
@@ -16,15 +18,32 @@ use aws_sdk_kinesis::{
         SubscribeToShardEventStream,
     },
 };
+use aws_smithy_async::time::TimeSource;
 use bytes::Bytes;
 use shardwright_sim::{
     kinesis::{EntryFailure, Model, REGION, Shape, http, shard_id},
     net::{Link, Net},
+    os::EPOCH_MS,
     place::Place,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 const HERE: Place = Place::Worker(0);
+
+/// The wall clock of a machine: so much ahead of the truth.
+struct Clock(Net, Duration);
+
+impl TimeSource for Clock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS) + self.0.now() + self.1
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("clock")
+    }
+}
 
 struct World {
     net: Net,
@@ -35,6 +54,11 @@ struct World {
 impl World {
     /// A stream `in`, and a client of it. Must be called in a runtime whose clock is paused.
     fn new() -> Self {
+        Self::ahead(Duration::ZERO)
+    }
+
+    /// As [`World::new`]; the client's clock is wrong.
+    fn ahead(ahead: Duration) -> Self {
         let net = Net::new(11);
         let model = Arc::new(Mutex::new(Model::new(11)));
         model.lock().unwrap().create(net.now(), "in", Shape::default());
@@ -44,6 +68,7 @@ impl World {
             .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .time_source(Clock(net.clone(), ahead))
             .http_client(http::client(net.clone(), HERE, model.clone()))
             .build();
         let driven = net.clone();
@@ -140,11 +165,39 @@ async fn records_are_written_and_read_back() {
     assert_eq!(data, [b"1", b"2", b"3"]);
     assert_eq!(read.millis_behind_latest, Some(0));
     let arrived = read.records[0].approximate_arrival_timestamp.unwrap().to_millis().unwrap();
-    assert!(arrived >= shardwright_sim::os::EPOCH_MS as i64);
+    assert!(arrived >= EPOCH_MS as i64);
     world.model.lock().unwrap().expire_iterators(world.net.now());
     let error = world.client.get_records().shard_iterator(&token).send().await.unwrap_err();
     assert_eq!(error.code(), Some("ExpiredIteratorException"));
     assert_eq!(error.raw_response().unwrap().headers().get("date"), Some("Thu, 01 Oct 2026 00:00:00 GMT"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_may_be_five_minutes_wrong() {
+    let list = |world: &World| {
+        world.model.lock().unwrap().check_clocks(true);
+        world.client.list_shards().stream_name("in").send()
+    };
+    list(&World::ahead(Duration::from_secs(290))).await.unwrap();
+    let refused = list(&World::ahead(Duration::from_secs(310))).await.unwrap_err();
+    assert_eq!(refused.code(), Some("InvalidSignatureException"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_leaves_out_reads_that_brought_nothing() {
+    let world = World::new();
+    let made = world.client.get_shard_iterator().stream_name("in").shard_id(shard_id(0));
+    let made = made.shard_iterator_type(ShardIteratorType::Latest).send().await.unwrap();
+    let token = made.shard_iterator.unwrap();
+    for loaded in [0..0, 0..0, 0..2] {
+        world.load(loaded);
+        world.client.get_records().shard_iterator(&token).send().await.unwrap();
+    }
+    let told: Vec<String> = world.net.trace().lines().into_iter().map(|line| line.what).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("w0 GetShardIterator in/0 LATEST at 0#"), "{told:?}");
+    assert!(told[1].starts_with("w0 GetRecords in/0 2 records 0#"), "{told:?}");
+    assert_eq!(world.model.lock().unwrap().empty_polls(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,11 @@ impl Answer {
             body: json!({ "__type": refusal.code, "message": refusal.message }),
             delay: Duration::ZERO,
             subscription: None,
-            note: Some(format!("refused: {}: {}", refusal.code, refusal.message)),
+            note: Some(format!(
+                "refused: {}: {}",
+                refusal.code,
+                refusal.told.as_ref().unwrap_or(&refusal.message)
+            )),
         }
     }
 
@@ -88,12 +92,7 @@ pub(super) fn moment(ms: u64) -> Value {
 /// Bytes, from a request.
 pub(super) fn blob(value: &Value) -> Result<Vec<u8>, Refusal> {
     let text = value.as_str().unwrap_or_default();
-    BASE64.decode(text).map_err(|_| unreadable("a blob is no base64"))
-}
-
-/// A request that cannot be understood at all.
-pub(super) fn unreadable(why: &str) -> Refusal {
-    Refusal { code: "SerializationException", status: 400, message: why.to_owned() }
+    BASE64.decode(text).map_err(|_| Refusal::unreadable("a blob is no base64"))
 }
 
 /// A record as readers get it. A stream that places records by itself hands out no key.

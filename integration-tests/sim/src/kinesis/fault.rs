@@ -49,6 +49,8 @@ pub(super) struct Faults {
     pub(super) expired: Option<Duration>,
     /// Listings show resharding so much later.
     pub(super) listing_lag: Duration,
+    /// Whether it is looked at when a request was signed.
+    pub(super) strict_clocks: bool,
     broken: Option<(Duration, f64)>,
     slow: Option<(Duration, Duration)>,
     entries: Option<(u32, EntryFailure)>,
@@ -90,6 +92,12 @@ impl Model {
     /// Until then, this part of all calls ends with an error of the service.
     pub fn fail_calls(&mut self, until: Duration, probability: f64) {
         self.faults.broken = Some((until, probability));
+    }
+
+    /// From now on, and through [`Model::heal`], a request is refused if the clock that signed it is more than five minutes
+    /// wrong. The real service is always so; a world with worse clocks than that must ask for it.
+    pub fn check_clocks(&mut self, check: bool) {
+        self.faults.strict_clocks = check;
     }
 
     /// Until then, answers leave so much later.
@@ -142,13 +150,17 @@ impl Model {
 
     /// Ends all faults. What was trimmed stays trimmed, and expired iterators stay expired.
     pub fn heal(&mut self) {
-        self.faults = Faults { expired: self.faults.expired, ..Faults::default() };
+        let Faults { expired, strict_clocks, .. } = self.faults;
+        self.faults = Faults { expired, strict_clocks, ..Faults::default() };
     }
 }
 
 impl Faults {
     /// How reads of a shard are throttled, if they are.
     pub(super) fn throttled(&self, now: Duration, stream: &str, shard: u32) -> Option<Throttle> {
+        if self.throttled.is_empty() {
+            return None;
+        }
         let (until, how) = self.throttled.get(&(stream.to_owned(), shard))?;
         (now < *until).then_some(*how)
     }
@@ -159,11 +171,15 @@ impl Faults {
     }
 
     pub(super) fn is_half_open(&self, now: Duration, stream: &str, shard: u32) -> bool {
-        self.half_open.get(&(stream.to_owned(), shard)).is_some_and(|&until| now < until)
+        !self.half_open.is_empty()
+            && self.half_open.get(&(stream.to_owned(), shard)).is_some_and(|&until| now < until)
     }
 
     /// Whether this read comes back empty although records follow.
     pub(super) fn take_empty_page(&mut self, stream: &str, shard: u32) -> bool {
+        if self.empty_pages.is_empty() {
+            return false;
+        }
         match self.empty_pages.get_mut(&(stream.to_owned(), shard)) {
             Some(left) if *left > 0 => {
                 *left -= 1;

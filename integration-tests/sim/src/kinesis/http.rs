@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{DateTime, body::SdkBody, date_time::Format};
 use tokio::sync::oneshot;
 
-use super::{Answer, Model, pipe::Pipe, wall_ms};
+use super::{Answer, Model, Request, pipe::Pipe, wall_ms};
 use crate::{net::Net, place::Place};
 
 /// How the process at `place` reaches the service.
@@ -46,6 +46,26 @@ impl fmt::Debug for Service {
     }
 }
 
+/// What of a request goes over the network.
+struct Sent {
+    target: String,
+    signed: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Sent {
+    fn read(request: &HttpRequest) -> Result<Self, ConnectorError> {
+        let header = |name: &str| request.headers().get(name).map(ToOwned::to_owned);
+        let body = request.body().bytes().map(<[u8]>::to_vec);
+        Ok(Self {
+            target: header("x-amz-target").unwrap_or_default(),
+            signed: header("x-amz-date"),
+            body: body
+                .ok_or_else(|| ConnectorError::user("the body of a request is not in memory".into()))?,
+        })
+    }
+}
+
 /// An answer and when it was given.
 struct Served {
     answer: Answer,
@@ -69,15 +89,12 @@ impl HttpConnector for Service {
 
 impl Service {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
-        let body = request.body().bytes().map(<[u8]>::to_vec);
-        let body =
-            body.ok_or_else(|| ConnectorError::user("the body of a request is not in memory".into()))?;
-        let subscribes = target.ends_with(".SubscribeToShard");
+        let request = Sent::read(&request)?;
+        let subscribes = request.target.ends_with(".SubscribeToShard");
         let (pipe, events) = subscribes.then(|| Pipe::new(&self.net, self.place, &self.model)).unzip();
         let (tell, told) = oneshot::channel();
         let there = self.clone();
-        self.net.carry(self.place, Place::Kinesis, move || there.serve(&target, &body, pipe, tell));
+        self.net.carry(self.place, Place::Kinesis, move || there.serve(&request, pipe, tell));
         let served = told.await.map_err(|_| ConnectorError::io("connection reset".into()))?;
         let (kind, body) = match events {
             Some(events) if served.answer.subscription.is_some() => {
@@ -85,6 +102,7 @@ impl Service {
             }
             _ => ("application/x-amz-json-1.1", SdkBody::from(served.answer.body.to_string())),
         };
+        let length = body.content_length();
         let status = StatusCode::try_from(served.answer.status).expect("a status of ours is valid");
         let mut response = HttpResponse::new(status, body);
         let seconds = i64::try_from(wall_ms(served.at) / 1000).expect("a date of this era");
@@ -92,15 +110,19 @@ impl Service {
         let headers = response.headers_mut();
         headers.insert("date", date);
         headers.insert("content-type", kind);
+        if let Some(length) = length {
+            headers.insert("content-length", length.to_string());
+        }
         headers.insert("x-amzn-requestid", format!("{:032x}", served.at.as_nanos()));
         Ok(response)
     }
 
     /// At the service.
-    fn serve(self, target: &str, body: &[u8], pipe: Option<Arc<Pipe>>, tell: oneshot::Sender<Served>) {
+    fn serve(self, sent: &Sent, pipe: Option<Arc<Pipe>>, tell: oneshot::Sender<Served>) {
         let at = self.net.now();
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = model.serve(at, target, body);
+        let request = Request { target: &sent.target, signed: sent.signed.as_deref(), body: &sent.body };
+        let answer = model.serve(at, &request);
         drop(model);
         if let Some(note) = &answer.note {
             self.net.note(Place::Kinesis, format!("{} {note}", self.place));

@@ -36,6 +36,7 @@ pub use self::{
     number::Number,
     push::{Push, Subscription},
     refusal::Refusal,
+    serve::Request,
     shard::{Record, shard_id},
     stream::Shape,
 };

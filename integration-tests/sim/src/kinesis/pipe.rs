@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,6 +24,8 @@ const PUSH_EVERY: Duration = Duration::from_millis(50);
 /// So much may be under way or unread.
 const WINDOW_BYTES: usize = 1024 * 1024;
 const WINDOW_FRAMES: usize = 64;
+/// So much of a message is handed over at once.
+const CHUNK: usize = 16 * 1024;
 /// A missing frame breaks the connection after this.
 const GAP_MAX: Duration = Duration::from_secs(1);
 
@@ -80,7 +82,7 @@ impl Pipe {
             sender: Mutex::default(),
             receiver: Mutex::new(receiver),
         });
-        (pipe.clone(), Events { pipe, frames, over: false })
+        (pipe.clone(), Events { pipe, frames, rest: Bytes::new(), over: false })
     }
 
     /// The service begins to send.
@@ -167,6 +169,8 @@ impl Pipe {
 pub(super) struct Events {
     pipe: Arc<Pipe>,
     frames: mpsc::Receiver<Sent>,
+    /// What is left of a frame.
+    rest: Bytes,
     /// The end was read. The SDK asks again, for trailers.
     over: bool,
 }
@@ -182,21 +186,25 @@ impl Body for Events {
         if self.over {
             return Poll::Ready(None);
         }
-        self.frames.poll_recv(cx).map(|received| match received {
-            Some(Some(bytes)) => {
-                let read = bytes.len();
-                self.pipe.tell(move |sender| {
-                    sender.unread.0 -= read;
-                    sender.unread.1 -= 1;
-                });
-                Some(Ok(Frame::data(bytes)))
+        if self.rest.is_empty() {
+            match ready!(self.frames.poll_recv(cx)) {
+                Some(Some(bytes)) => self.rest = bytes,
+                Some(None) => {
+                    self.over = true;
+                    return Poll::Ready(None);
+                }
+                None => return Poll::Ready(Some(Err(Reset))),
             }
-            Some(None) => {
-                self.over = true;
-                None
-            }
-            None => Some(Err(Reset)),
-        })
+        }
+        // As HTTP/2 cuts it, without regard to where a message ends.
+        let count = self.rest.len().min(CHUNK);
+        let chunk = self.rest.split_to(count);
+        let last = self.rest.is_empty();
+        self.pipe.tell(move |sender| {
+            sender.unread.0 -= count;
+            sender.unread.1 -= usize::from(last);
+        });
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 }
 

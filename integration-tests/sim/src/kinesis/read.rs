@@ -57,7 +57,7 @@ impl Model {
         // Over its bytes a shard says so, or says nothing.
         let bytes = shard.read_bytes.open(now);
         let silent = silent || calls && !bytes && self.random.random_bool(0.3);
-        if !(calls && bytes) && !silent {
+        if !(silent || calls && bytes) {
             return Err(Refusal::throughput(&name, &shard.id()));
         }
         let page = page(now, shard.from(iterator.place), iterator.place, if silent { 0 } else { limit });

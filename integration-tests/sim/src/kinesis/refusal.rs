@@ -1,5 +1,7 @@
 //! What the service says when it does not do what it was asked: its own codes and statuses.
 
+use super::shard::shard_index;
+
 /// An error answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
@@ -9,11 +11,13 @@ pub struct Refusal {
     pub status: u16,
     /// For people.
     pub message: String,
+    /// For the story, where the message is long and says nothing new.
+    pub(super) told: Option<String>,
 }
 
 impl Refusal {
     fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into() }
+        Self { code, status, message: message.into(), told: None }
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -34,11 +38,9 @@ impl Refusal {
 
     pub(super) fn throughput(stream: &str, shard: &str) -> Self {
         let account = super::ACCOUNT;
-        Self::new(
-            "ProvisionedThroughputExceededException",
-            400,
-            format!("Rate exceeded for shard {shard} in stream {stream} under account {account}."),
-        )
+        let message = format!("Rate exceeded for shard {shard} in stream {stream} under account {account}.");
+        let told = shard_index(shard).map(|index| format!("{stream}/{index}"));
+        Self { told, ..Self::new("ProvisionedThroughputExceededException", 400, message) }
     }
 
     pub(super) fn limit(message: impl Into<String>) -> Self {
@@ -55,6 +57,14 @@ impl Refusal {
 
     pub(super) fn expired_token() -> Self {
         Self::new("ExpiredNextTokenException", 400, "The pagination token expired.")
+    }
+
+    pub(super) fn unreadable(message: impl Into<String>) -> Self {
+        Self::new("SerializationException", 400, message)
+    }
+
+    pub(super) fn signature(message: impl Into<String>) -> Self {
+        Self::new("InvalidSignatureException", 400, message)
     }
 
     pub(super) fn internal() -> Self {

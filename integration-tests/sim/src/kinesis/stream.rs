@@ -90,12 +90,10 @@ impl Stream {
     /// A shard that is there.
     pub(super) fn shard(&mut self, now: Duration, index: u32) -> Result<&mut Shard, Refusal> {
         let retention = self.shape.retention;
-        let shard = self.shards.get_mut(&index);
-        let shard = shard.map(|shard| {
-            shard.age(now, retention);
-            shard
-        });
-        shard.filter(|shard| !shard.gone).ok_or_else(|| no_shard(&shard_id(index), &self.name))
+        let unknown = || no_shard(&shard_id(index), &self.name);
+        let shard = self.shards.get_mut(&index).ok_or_else(unknown)?;
+        shard.age(now, retention);
+        if shard.gone { Err(unknown()) } else { Ok(shard) }
     }
 
     /// As [`Stream::shard`], by name.
