@@ -22,6 +22,7 @@
 mod halves;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use halves::{Half, Halves};
@@ -131,6 +132,24 @@ struct InFlight {
     started: Duration,
 }
 
+/// The key of a row is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the key of a row is a u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Rows between the decoder and the destination.
 #[derive(Debug)]
 pub struct Outbox {
@@ -139,11 +158,13 @@ pub struct Outbox {
     pending: VecDeque<Pending>,
     pending_bytes: u64,
     in_flight: HashMap<RequestId, InFlight>,
-    keys_in_flight: HashMap<u64, RequestId>,
+    keys_in_flight: HashMap<u64, RequestId, BuildHasherDefault<Hashed>>,
     holds: HashMap<u64, Vec<Hold>>,
     quiet_at: Duration,
     lingers_until: Option<Duration>,
     closing: bool,
+    /// Every row waits for a request that is under way: no use in looking again before one is resolved or a row comes.
+    stalled: bool,
     next_seq: u64,
     next_request: u64,
     halves: Halves,
@@ -159,11 +180,12 @@ impl Outbox {
             pending: VecDeque::new(),
             pending_bytes: 0,
             in_flight: HashMap::new(),
-            keys_in_flight: HashMap::new(),
+            keys_in_flight: HashMap::default(),
             holds: HashMap::new(),
             quiet_at: Duration::ZERO,
             lingers_until: None,
             closing: false,
+            stalled: false,
             next_seq: 0,
             next_request: 0,
             halves: Halves::default(),
@@ -175,6 +197,7 @@ impl Outbox {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.pending_bytes += u64::from(row.bytes);
+        self.stalled = false;
         self.pending.push_back(Pending { seq, row, half: 0, since: Some(now) });
     }
 
@@ -235,13 +258,15 @@ impl Outbox {
     /// as started now.
     pub fn next_request(&mut self, limits: &Limits, now: Duration) -> Option<Request> {
         self.lingers_until = None;
-        if self.pending.is_empty() || (self.order == Order::Whole && !self.in_flight.is_empty()) {
+        let whole = self.order == Order::Whole && !self.in_flight.is_empty();
+        if self.pending.is_empty() || self.stalled || whole {
             return None;
         }
         self.forget_holds(now);
         let id = RequestId(self.next_request);
         let rows = self.take(id, limits, now);
         if rows.is_empty() {
+            self.stalled = self.lingers_until.is_none() && self.holds.is_empty();
             return None;
         }
         self.next_request += 1;
@@ -251,12 +276,13 @@ impl Outbox {
     }
 
     fn take(&mut self, id: RequestId, limits: &Limits, now: Duration) -> Vec<Pending> {
-        let (mut taken, mut passed): (Vec<Pending>, Vec<Pending>) = (Vec::new(), Vec::new());
-        let mut fill = Fill::default();
+        let (mut taken, mut fill): (Vec<Pending>, _) = (Vec::new(), Fill::default());
+        // Rows before `at` were looked at; those that stay have moved together, to before `kept`.
+        let (mut at, mut kept) = (0, 0);
         // Keys whose rows are passed over for another reason than `is_held`, and how many rows of the half are still missing.
         let (mut stuck, mut missing): (HashSet<u64>, usize) = (HashSet::new(), usize::MAX);
         while missing > 0
-            && let Some(next) = self.pending.front().copied()
+            && let Some(next) = self.pending.get(at).copied()
         {
             let first = taken.first().map_or(next.half, |first| first.half);
             let key = self.key(&next);
@@ -271,27 +297,30 @@ impl Outbox {
                 if stays || first != next.half {
                     stuck.extend(key);
                 }
-                self.pending.pop_front();
-                passed.push(next);
+                if kept != at {
+                    self.pending[kept] = next;
+                }
+                (at, kept) = (at + 1, kept + 1);
                 continue;
             }
-            if (taken.is_empty() && self.lingers(&next, limits, now)) || !fill.take(next.row.bytes, limits) {
+            let waiting = self.pending.len() - at;
+            if (taken.is_empty() && self.lingers(&next, waiting, limits, now))
+                || !fill.take(next.row.bytes, limits)
+            {
                 break;
             }
             if next.half != 0 && taken.is_empty() {
-                missing = self.count_half(next.half);
+                missing = self.count_half(next.half, at);
             }
             missing -= 1;
-            self.pending.pop_front();
+            at += 1;
             self.pending_bytes -= u64::from(next.row.bytes);
             if self.is_keyed() {
                 self.keys_in_flight.insert(next.row.key, id);
             }
             taken.push(next);
         }
-        for held in passed.into_iter().rev() {
-            self.pending.push_front(held);
-        }
+        self.pending.drain(kept..at);
         taken
     }
 
@@ -310,9 +339,10 @@ impl Outbox {
         elsewhere || (!self.holds.is_empty() && ambiguous())
     }
 
-    fn lingers(&mut self, first: &Pending, limits: &Limits, now: Duration) -> bool {
+    /// `waiting`: how many rows there are from the first on.
+    fn lingers(&mut self, first: &Pending, waiting: usize, limits: &Limits, now: Duration) -> bool {
         let Some(until) = first.since.map(|since| since + limits.linger) else { return false };
-        let waits = !self.closing && until > now && !limits.filled_by(self.pending.len(), self.pending_bytes);
+        let waits = !self.closing && until > now && !limits.filled_by(waiting, self.pending_bytes);
         self.lingers_until = waits.then_some(until);
         waits
     }
@@ -320,6 +350,7 @@ impl Outbox {
     /// Says what came of a request. Rows to be sent again are pending at their old place.
     pub fn resolve(&mut self, id: RequestId, outcome: &Outcome) -> Resolved {
         let Some(InFlight { rows, started }) = self.in_flight.remove(&id) else { return Resolved::default() };
+        self.stalled = false;
         if self.is_keyed() {
             for pending in &rows {
                 self.keys_in_flight.remove(&pending.row.key);

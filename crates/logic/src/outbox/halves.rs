@@ -68,11 +68,11 @@ impl Outbox {
     /// A request with rows of a half was answered. Once all of the half has landed, the bad row is in the other one.
     pub(super) fn tried(&mut self, half: Half, refused: bool) {
         let under_way = |request: &InFlight| request.rows.iter().any(|p| p.half == half);
-        if !refused && (self.count_half(half) > 0 || self.in_flight.values().any(under_way)) {
+        if !refused && (self.count_half(half, 0) > 0 || self.in_flight.values().any(under_way)) {
             return;
         }
         let Some(Waiting { other, parked }) = self.halves.settle(half) else { return };
-        let rows = if refused || other == 0 { 0 } else { self.count_half(other) };
+        let rows = if refused || other == 0 { 0 } else { self.count_half(other, 0) };
         match rows {
             0 => {
                 self.rename(other, usize::MAX, (0, 0));
@@ -97,8 +97,8 @@ impl Outbox {
         }
     }
 
-    /// Rows of a half that are pending.
-    pub(super) fn count_half(&self, half: Half) -> usize {
-        self.pending.iter().filter(|pending| pending.half == half).count()
+    /// Rows of a half that are pending, the first `from` pending ones left out.
+    pub(super) fn count_half(&self, half: Half, from: usize) -> usize {
+        self.pending.range(from..).filter(|pending| pending.half == half).count()
     }
 }
