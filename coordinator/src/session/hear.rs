@@ -171,6 +171,9 @@ impl Term {
         if !self.admits(id, &hello) {
             return false;
         }
+        if self.sees_restore(&hello).await {
+            return false;
+        }
         // The record comes first: the next leader must know whom this name stood for.
         if stored.as_ref().is_none_or(|stored| stored.value != record) {
             let keys = self.state().memory.keys.clone();
@@ -273,7 +276,7 @@ impl Term {
     }
 
     /// A run is over. Its last position is made durable first, and only then the run counts as released.
-    fn released(&self, id: u64, released: v1::Released) {
+    fn released(&self, id: u64, mut released: v1::Released) {
         let mut state = self.state();
         let Some(session) = state.sessions.get_mut(&id).filter(|session| session.joined) else { return };
         let Some((task, epoch)) = run_of(released.task.as_ref(), released.epoch) else { return };
@@ -286,6 +289,9 @@ impl Term {
         if !named || observed.heard.releases.contains_key(&(task.clone(), epoch)) {
             state.memory.lists += 1;
             return;
+        }
+        for record in std::mem::take(&mut released.bad) {
+            state.keep_bad(&task, record);
         }
         let failure = state.failure(&task, &released);
         let release = Released { drained: released.drained, at: self.clock.now(), failure };
@@ -408,7 +414,7 @@ fn strays(state: &State, hello: &v1::Hello) -> Vec<(TaskId, Epoch)> {
         .collect()
 }
 
-fn run_of(task: Option<&v1::Task>, epoch: Option<v1::Epoch>) -> Option<(TaskId, Epoch)> {
+pub(super) fn run_of(task: Option<&v1::Task>, epoch: Option<v1::Epoch>) -> Option<(TaskId, Epoch)> {
     Some((TaskId::try_from(task?).ok()?, epoch?.into()))
 }
 

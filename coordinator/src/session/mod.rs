@@ -11,6 +11,7 @@
 
 mod hear;
 mod list;
+mod restore;
 mod service;
 
 use std::time::Duration;

@@ -182,6 +182,34 @@ async fn runs_that_nothing_names_are_told_to_stop() {
     .await;
 }
 
+/// A backup of the store is older than the runs: their epochs must not be taken for newer ones.
+#[tokio::test]
+async fn a_store_that_went_back_begins_a_new_generation() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "restored", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    let before = worker.runs_exactly(&["s0"]).await;
+    let mut ahead = hello(&worker, "p1");
+    ahead.running[0].epoch = Some(v1::Epoch { generation: 1, revision: 1_000_000 });
+    let _ahead = FakeWorker::attach_running(&coordinator.url(), ahead, Obedient).await;
+    until("the term ends", || {
+        let told = leader.watch_events(0).0;
+        told.iter().any(|event| event.kind == "store_restored" && event.message.contains("1.1000000"))
+    })
+    .await;
+    let next = coordinator.leader().await;
+    assert!(next.revision() > leader.revision());
+    assert_eq!(view(&store).await.generation(), 2);
+    let mut told = hello(&worker, "p1");
+    told.running[0].epoch = Some(v1::Epoch { generation: 1, revision: 1_000_000 });
+    let back = FakeWorker::attach_running(&coordinator.url(), told, Obedient).await;
+    let after = back.runs_exactly(&["s0"]).await;
+    assert!(after[0].1 > before[0].1 && after[0].1.generation == 2, "{after:?}");
+    assert_eq!(coordinator.leader().await.revision(), next.revision(), "once");
+}
+
 #[tokio::test]
 async fn a_leader_that_cannot_confirm_itself_answers_nobody_and_heals() {
     let fake = Arc::new(FakeStore::new());
