@@ -112,7 +112,9 @@ fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
     let State { memory, lanes, .. } = &mut *state;
     let now = term.clock.now();
     let tasks = memory.observed.assignments.len() as f64;
-    let interval = term.config.checkpoint_interval.max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
+    let interval = memory
+        .checkpoint_interval(term.config.checkpoint_interval)
+        .max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
     let mut next = Duration::from_secs(3600);
     let Lanes { pending, urgent, busy, due, .. } = lanes;
     // Asked before a group is made: with many tasks, most wake-ups concern one lane of many.

@@ -115,7 +115,8 @@ async fn follow(term: Arc<Term>, id: ObjectId, cancel: CancellationToken) {
         };
         let complete = note(&term, &spec, listed);
         again = if complete { 0 } else { again + 1 };
-        let pause = if complete || again > AGAIN_MAX { term.config.discovery_interval } else { AGAIN_AFTER };
+        let settled = complete || again > AGAIN_MAX;
+        let pause = if settled { interval(&spec, term.config.discovery_interval) } else { AGAIN_AFTER };
         let woken = tokio::select! {
             biased;
             () = cancel.cancelled() => return,
@@ -126,6 +127,13 @@ async fn follow(term: Arc<Term>, id: ObjectId, cancel: CancellationToken) {
             again = 0;
         }
     }
+}
+
+/// How often a source is listed: its own option, whatever its connector calls the first part of that, or the coordinator's
+/// setting.
+fn interval(spec: &SourceSpec, configured: Duration) -> Duration {
+    let own = spec.options.iter().find(|(name, _)| name.ends_with(".discovery_interval_ms"));
+    own.and_then(|(_, value)| value.parse().ok()).map_or(configured, Duration::from_millis)
 }
 
 /// Keeps what came of a listing for `status`. `true` if nothing asks for another one soon.
@@ -335,5 +343,40 @@ fn tell_gone(term: &Term, spec: &SourceSpec, gone: &[SplitId]) {
         let labels = [("source", spec.name.as_str()), ("sink", sink), ("split", loss.split.name())];
         term.events.tell(Level::Error, "data_loss", message, &labels);
         term.meters.data_loss.add(1, &[KeyValue::new("reason", "split_gone")]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Encode, Format, FormatClause, ObjectId, OnError, Options, Start, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_source_may_be_listed_more_often_or_less_than_the_others() {
+        let spec = |options: &[(&str, &str)]| SourceSpec {
+            id: ObjectId::from_parts(0, 0),
+            name: "s".to_owned(),
+            connector: "kinesis".to_owned(),
+            options: options.iter().copied().collect(),
+            columns: Vec::new(),
+            include: Vec::new(),
+            primary_key: Vec::new(),
+            format: FormatClause {
+                format: Format::Plain,
+                encode: Encode::Bytes,
+                options: Options::default(),
+                key_encode: None,
+            },
+            on_error: OnError::Skip,
+            start: Start::all(StartFrom::Horizon),
+            creation: Creation(1),
+            created_at: Timestamp(0),
+            revision: 1,
+        };
+        let configured = Duration::from_secs(10);
+        assert_eq!(interval(&spec(&[("stream", "1")]), configured), configured);
+        let own = spec(&[("kinesis.shard.discovery_interval_ms", "2500")]);
+        assert_eq!(interval(&own, configured), Duration::from_millis(2500));
     }
 }

@@ -5,7 +5,7 @@
 //! [`Term::commit`](crate::term::Term::commit) only; what the term *heard* (sessions, releases, reports) is written by the
 //! session room.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use connector::{Registry, Takeover};
 use logic::plan::{Desired, DesiredSink, DesiredSource, Observed, Stored};
@@ -26,6 +26,8 @@ pub(crate) struct Memory {
     pub observed: Observed,
     /// Grows whenever some worker's task list may have changed.
     pub lists: u64,
+    /// `checkpoint_interval` of every sink.
+    intervals: BTreeMap<ObjectId, Duration>,
     registry: Registry,
 }
 
@@ -38,6 +40,7 @@ impl Memory {
             desired: Desired::default(),
             observed: Observed::default(),
             lists: 1,
+            intervals: BTreeMap::new(),
             registry,
         }
     }
@@ -84,6 +87,12 @@ impl Memory {
         for guard in guards {
             self.mirror(guard.key());
         }
+    }
+
+    /// The shortest time between two checkpoint transactions of a lane: a sink may ask for less than the coordinator's own
+    /// setting. Each task is held to its own sink's interval by its worker, which says no more often where it is.
+    pub fn checkpoint_interval(&self, configured: Duration) -> Duration {
+        self.intervals.values().copied().chain([configured]).min().unwrap_or(configured)
     }
 
     /// The source behind an id.
@@ -180,6 +189,7 @@ impl Memory {
     fn mirror_object(&mut self, id: ObjectId) {
         self.desired.sources.remove(&id);
         self.desired.sinks.remove(&id);
+        self.intervals.remove(&id);
         self.lists += 1;
         let Some(record) = self.view.objects.get(&id).map(|entry| &entry.value) else { return };
         let dropping = record.dropping;
@@ -189,6 +199,10 @@ impl Memory {
                 self.desired.sources.insert(id, source);
             }
             Spec::Sink(spec) => {
+                let built = built(&self.registry, spec);
+                if let Some((_, interval)) = built {
+                    self.intervals.insert(id, interval);
+                }
                 let sink = DesiredSink {
                     name: spec.name.clone(),
                     source: spec.source,
@@ -196,7 +210,8 @@ impl Memory {
                     instance: spec.instance,
                     paused: spec.paused,
                     dropping,
-                    gated: gated(&self.registry, spec),
+                    // In doubt it has.
+                    gated: built.is_none_or(|(gated, _)| gated),
                     created_at: spec.created_at,
                 };
                 self.desired.sinks.insert(id, sink);
@@ -211,10 +226,9 @@ fn key_of(write: &Write) -> &Key {
     }
 }
 
-/// Whether a new owner must wait for its gate (P10). In doubt it must.
-fn gated(registry: &Registry, spec: &SinkSpec) -> bool {
-    match registry.build_sink(spec) {
-        Ok((sink, common)) => !sink.capability().fenced && common.takeover == Takeover::Ordered,
-        Err(_) => true,
-    }
+/// Whether a new owner must wait for its gate (P10), and how often its positions are stored; nothing if it cannot be built.
+fn built(registry: &Registry, spec: &SinkSpec) -> Option<(bool, Duration)> {
+    let (sink, common) = registry.build_sink(spec).ok()?;
+    let gated = !sink.capability().fenced && common.takeover == Takeover::Ordered;
+    Some((gated, common.checkpoint_interval))
 }

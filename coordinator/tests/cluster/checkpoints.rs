@@ -1,6 +1,9 @@
 //! Positions become durable, once, in order, and only by the current run.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use model::{Cursor, Position};
 use proto::v1::worker_message as up;
@@ -214,6 +217,31 @@ async fn an_assignment_of_unknown_outcome_ends_the_term_and_the_next_one_knows()
         view.assignments.values().all(|assignment| assignment.mod_revision == runs[0].1.revision)
     })
     .await;
+}
+
+/// The option of a sink, also where the coordinator alone would take its time.
+#[tokio::test]
+async fn a_sink_may_have_its_positions_stored_more_often_than_the_coordinator_would() {
+    let store: Arc<dyn MetadataStore> = Arc::new(FakeStore::new());
+    let coordinator = Coordinator::start_with(&store, Duration::from_secs(600)).await;
+    let leader = coordinator.leader().await;
+    let (_, sink) = create(&leader, "often", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    leader
+        .update_sink(&sink.name, |sink| {
+            sink.options.insert("checkpoint_interval", "100ms");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let before = worker.run_of("s0").unwrap().epoch;
+    until("it runs anew", || worker.run_of("s0").is_some_and(|run| run.epoch != before)).await;
+    let run = worker.run_of("s0").unwrap();
+    for serial in 1..=3 {
+        worker.progress(&run, serial, &after(&serial.to_string())).await;
+        worker.committed("s0", serial).await;
+    }
 }
 
 #[tokio::test]

@@ -42,10 +42,15 @@ pub struct Coordinator {
 impl Coordinator {
     /// Starts one on a free port.
     pub async fn start(store: &Arc<dyn MetadataStore>) -> Self {
+        Self::start_with(store, Duration::from_millis(50)).await
+    }
+
+    /// Starts one that stores positions this often.
+    pub async fn start_with(store: &Arc<dyn MetadataStore>, checkpoint_interval: Duration) -> Self {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             timing: timing(),
-            checkpoint_interval: Duration::from_millis(50),
+            checkpoint_interval,
             discovery_interval: Duration::from_millis(300),
             reconcile_interval: Duration::from_millis(500),
             ..Config::default()

@@ -8,7 +8,7 @@ use model::{Cursor, Options, StartFrom, Timestamp};
 
 use crate::aws::{self, Access};
 
-const OWN: [OptionDef; 15] = [
+const OWN: [OptionDef; 16] = [
     OptionDef::new("scan.startup.mode", OptionKind::Text)
         .aliases(&["kinesis.scan.startup.mode"])
         .default("earliest"),
@@ -32,6 +32,8 @@ const OWN: [OptionDef; 15] = [
         .default("5"),
     OptionDef::new("kinesis.shard.read_bytes_per_second", OptionKind::Integer { min: 1024, max: 1 << 40 })
         .default("2097152"),
+    // The coordinator's `discovery_interval` holds where it is not given.
+    OptionDef::new("kinesis.shard.discovery_interval_ms", OptionKind::Integer { min: 1000, max: 3_600_000 }),
     OptionDef::new("validate", OptionKind::Boolean).default("true"),
 ];
 
@@ -109,6 +111,8 @@ impl Config {
         let mut options = Reader::new(options, &OPTIONS)?;
         let access = Access::read(&mut options)?;
         let millis = |n: Option<u64>, default| Duration::from_millis(n.unwrap_or(default));
+        // Kept by the coordinator, which takes the option as it stands; here it is only checked.
+        options.integer("kinesis.shard.discovery_interval_ms")?;
         Ok(Self {
             startup: startup(&mut options)?,
             quota: Quota {
