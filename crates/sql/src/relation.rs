@@ -17,6 +17,11 @@ use datafusion::{
     prelude::{SQLOptions, SessionConfig, SessionContext},
 };
 use model::{Column, SqlType};
+use sqlparser::{
+    ast::{SelectItem, SetExpr, Statement},
+    dialect::PostgreSqlDialect,
+    parser::Parser,
+};
 
 use crate::{Code, Error, Result, projection};
 
@@ -56,10 +61,15 @@ pub async fn select(text: &str, relations: Vec<Relation>) -> Result<RowSet> {
     let frame = context.sql_with_options(text, only_queries).await.map_err(|e| refusal(&e))?;
     let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let batches = frame.collect().await.map_err(|e| refusal(&e))?;
+    let names = names(text, schema.fields().len());
     let columns = schema
         .fields()
         .iter()
-        .map(|f| Column { name: f.name().clone(), kind: SqlType::of_arrow(f).unwrap_or(SqlType::Varchar) })
+        .enumerate()
+        .map(|(at, f)| Column {
+            name: names.get(at).cloned().flatten().unwrap_or_else(|| f.name().clone()),
+            kind: SqlType::of_arrow(f).unwrap_or(SqlType::Varchar),
+        })
         .collect();
     let mut rows = Vec::new();
     for batch in &batches {
@@ -74,6 +84,27 @@ pub async fn select(text: &str, relations: Vec<Relation>) -> Result<RowSet> {
         );
     }
     Ok(RowSet { columns, rows })
+}
+
+/// What the columns of a plain `SELECT` without an alias are called, as in a sink; nothing where DataFusion's own name will do.
+/// A `*` stands for as many columns as the other items leave.
+fn names(text: &str, columns: usize) -> Vec<Option<String>> {
+    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, text) else { return Vec::new() };
+    let [Statement::Query(query)] = statements.as_slice() else { return Vec::new() };
+    let SetExpr::Select(select) = query.body.as_ref() else { return Vec::new() };
+    let is_star =
+        |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let stars = select.projection.iter().filter(|item| is_star(item)).count();
+    let Some(starred) = (columns + stars).checked_sub(select.projection.len()) else { return Vec::new() };
+    if stars > 1 || (stars == 0 && starred != 0) {
+        return Vec::new();
+    }
+    let of_item = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) => vec![Some(projection::name_of(expr))],
+        item if is_star(item) => vec![None; starred],
+        _ => vec![None],
+    };
+    select.projection.iter().flat_map(of_item).collect()
 }
 
 fn state() -> SessionState {
@@ -177,6 +208,25 @@ mod tests {
         assert_eq!(run(text).await, ["shardId-2"]);
         let text = "SELECT state, count(*) FROM clicks_progress GROUP BY state ORDER BY state";
         assert_eq!(run(text).await, ["pending|1", "reading|2"]);
+    }
+
+    #[tokio::test]
+    async fn a_column_without_an_alias_is_called_as_in_a_sink() {
+        let cases: [(&str, &[&str]); 5] = [
+            ("SELECT 1", &["?column?"]),
+            ("SELECT 'a', 2 AS two, upper('x')", &["?column?", "two", "upper"]),
+            ("SELECT state, count(*) FROM clicks_progress GROUP BY state", &["state", "count"]),
+            (
+                "SELECT 1 + 1, *, 7 AS n FROM clicks_progress",
+                &["?column?", "shard_id", "millis_behind_latest", "state", "n"],
+            ),
+            ("SELECT 1 UNION SELECT 2", &["Int64(1)"]),
+        ];
+        for (text, expected) in cases {
+            let columns = select(text, vec![progress()]).await.unwrap().columns;
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            assert_eq!(names, expected, "{text}");
+        }
     }
 
     #[tokio::test]

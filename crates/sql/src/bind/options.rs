@@ -53,11 +53,26 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// What this release does not have, though the grammar of options does.
+/// What this release does not have, though the grammar of options does, and what does instead.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("credential", "give the keys as options or name a `profile`"),
+    (
+        "source_rate_limit",
+        "`sink_rate_limit` holds back one sink, `read.share` leaves a part of the quota to others",
+    ),
+    ("backfill_rate_limit", "`sink_rate_limit` holds for everything that a sink delivers"),
+    ("commit_checkpoint_interval", "`checkpoint_interval` is the time between two stored positions"),
+];
+
+/// Refuses what this release does not have, with the nearest way.
 pub(super) fn refuse_unsupported(entries: &[OptionEntry]) -> Result<()> {
-    match entry(entries, "credential") {
-        Some(entry) => {
-            Err(Error::unsupported("the option `credential`").at(entry.place).option("credential"))
+    let found = entries
+        .iter()
+        .find_map(|entry| Some((entry, UNSUPPORTED.iter().find(|(name, _)| *name == entry.name)?)));
+    match found {
+        Some((entry, (name, instead))) => {
+            let error = Error::unsupported(format!("the option `{name}`"));
+            Err(error.at(entry.place).option(*name).hint(*instead))
         }
         None => Ok(()),
     }

@@ -23,7 +23,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use model::{Batch, Column, Op, Ops, SqlType};
 
 pub(crate) use numeric::{strict, text_at, to_text};
-pub(crate) use plan::{configure, refusal};
+pub(crate) use plan::{configure, name_of, refusal};
 
 use crate::{Code, Error, Result};
 

@@ -206,7 +206,7 @@ fn items(select: &Select, input: &[Column], qualifiers: &[String]) -> Result<Vec
 }
 
 /// The name of an expression without an alias, as PostgreSQL gives it.
-fn name_of(expr: &Expr) -> String {
+pub(crate) fn name_of(expr: &Expr) -> String {
     const UNNAMED: &str = "?column?";
     match expr {
         Expr::Identifier(ident) => rewrite::folded(ident),

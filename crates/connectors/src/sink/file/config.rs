@@ -16,7 +16,7 @@ pub(super) const OPTIONS: &[OptionDef] = &[
 /// A sink's options.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    /// The folder under which everything is written. Relative to where the worker was started.
+    /// The folder under which everything is written; absolute, since every worker takes it from somewhere else.
     pub(super) path: PathBuf,
     pub(super) rotation: Rotation,
 }
@@ -34,8 +34,17 @@ impl Config {
     /// Reads the options.
     pub(super) fn read(options: &Options) -> Result<Self, OptionError> {
         let mut options = Reader::new(options, OPTIONS)?;
+        let path = PathBuf::from(options.required("path")?);
+        if !path.is_absolute() {
+            let text = format!(
+                "path \"{}\" is relative, and each worker would take it from where it was started: write it from the root, \
+                 as in \"/var/lib/shardwright/out\"",
+                path.display()
+            );
+            return Err(OptionError::config(text));
+        }
         Ok(Self {
-            path: options.required("path")?.into(),
+            path,
             rotation: Rotation {
                 bytes: options.integer("rotate.bytes")?.unwrap_or(128 << 20),
                 interval: options.duration("rotate.interval")?.unwrap_or(Duration::from_secs(600)),
@@ -55,6 +64,11 @@ mod tests {
         };
         assert_eq!(read(&[]).unwrap_err(), "missing field `path`");
         assert!(read(&[("paht", "/x")]).unwrap_err().contains("did you mean `path`?"));
+        let relative = read(&[("path", "out/x")]).unwrap_err();
+        assert!(
+            relative.contains("path \"out/x\" is relative") && relative.contains("from the root"),
+            "{relative}"
+        );
         let config = read(&[("path", "/x"), ("rotate.interval", "1s")]).unwrap();
         assert_eq!((config.rotation.bytes, config.rotation.interval), (128 << 20, Duration::from_secs(1)));
     }
