@@ -218,7 +218,7 @@ impl Runs {
         let task = self.ids.remove(&id)?;
         let mut run = self.active.remove(&task)?;
         let last = run.progress.last(run.shown.reached());
-        Some(self.end(&task, run.epoch, ending, last))
+        Some(self.end(&task, run.epoch, ending, Some((last, run.shown.take_bad()))))
     }
 
     fn end(
@@ -226,7 +226,7 @@ impl Runs {
         task: &TaskId,
         epoch: Epoch,
         ending: Ending,
-        last: Option<v1::TaskProgress>,
+        last: Option<(Option<v1::TaskProgress>, Vec<v1::BadRecord>)>,
     ) -> v1::Released {
         let Ending { drained, failure } = ending;
         match &failure {
@@ -234,7 +234,7 @@ impl Runs {
             None => tracing::info!(%task, %epoch, drained, "a run ended"),
         }
         let mut released = released(task, epoch, drained);
-        released.final_progress = last;
+        (released.final_progress, released.bad) = last.unwrap_or_default();
         if let Some(failure) = failure {
             released.error = failure.error;
             released.error_kind = failure.kind.to_owned();

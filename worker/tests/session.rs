@@ -6,7 +6,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use model::{Epoch, Position, SourceSpec, TaskId};
+use model::{Cursor, Epoch, Position, SourceSpec, TaskId};
 use proto::v1;
 use shardwright_worker::{Config, Error, Worker};
 use support::{
@@ -114,6 +114,32 @@ async fn a_listed_run_delivers_reports_and_progresses() {
     })
     .await;
     assert_eq!(scene.ledger.shares.lock().unwrap().first(), Some(&1));
+}
+
+/// Its last report may be before it; a new epoch, as after `RESUME`, goes on before the row.
+#[tokio::test]
+async fn a_run_that_ends_at_a_bad_row_tells_of_it_and_the_next_tries_again() {
+    let scene = Scene::new("refused").await;
+    *scene.ledger.refused.lock().unwrap() = Some(3);
+    scene.running(100).await;
+    let released = scene.released(100).await;
+    assert_eq!((released.drained, released.error_kind.as_str()), (true, "rejected"));
+    assert!(
+        released.error.ends_with("record 3 of split `s-0` was refused: not this one"),
+        "{}",
+        released.error
+    );
+    assert_eq!(final_position(&released), Position::After(Cursor::new("2")));
+    let told = scene.coordinator.with(|s| s.reports.iter().flat_map(|r| r.bad.clone()).collect::<Vec<_>>());
+    let told: Vec<_> = told.into_iter().chain(released.bad).collect();
+    assert_eq!(told.len(), 1, "once, in a report or with the end: {told:?}");
+    assert_eq!(
+        (told[0].cursor.as_str(), told[0].policy.as_str(), &told[0].sample[..]),
+        ("3", "fail", &b"data=3"[..])
+    );
+    *scene.ledger.refused.lock().unwrap() = None;
+    scene.running(101).await;
+    until("the row", || scene.ledger.of(epoch(101)).contains(&3).then_some(())).await;
 }
 
 /// P7, P8: an orderly stop answers `drained` with the final position; the next epoch goes on from there.

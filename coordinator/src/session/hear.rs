@@ -293,6 +293,9 @@ impl Term {
         for record in std::mem::take(&mut released.bad) {
             state.keep_bad(&task, record);
         }
+        for record in std::mem::take(&mut released.bad) {
+            state.keep_bad(&task, record);
+        }
         let failure = state.failure(&task, &released);
         let release = Released { drained: released.drained, at: self.clock.now(), failure };
         match released.final_progress.and_then(moved).filter(|last| last.task == task && last.epoch == epoch)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
 mod checkpoints;
+mod errors;
 mod fake_source;
 mod fake_store;
 mod fake_worker;

@@ -16,6 +16,7 @@ use super::{
     chunk::{Chunk, Failure, Letter},
     job::Job,
     keys::KeyHasher,
+    refusal::sample,
 };
 use crate::budget::Reservation;
 
@@ -30,6 +31,8 @@ pub(crate) struct Stage {
     hasher: Option<KeyHasher>,
     keep_raw: bool,
     at: Position,
+    /// Values that became NULL, of what was handed on.
+    bad_values: u64,
     open: Open,
 }
 
@@ -44,6 +47,8 @@ struct Open {
     bytes: u64,
     /// The last record, if it did not become a row.
     last_bad: Option<Cursor>,
+    /// One record with values that became NULL is a sample for all of its chunk.
+    tells_of_null: bool,
 }
 
 impl Stage {
@@ -75,6 +80,7 @@ impl Stage {
             hasher: None,
             keep_raw: job.sink.letters.is_some(),
             at,
+            bad_values: 0,
             open: Open::default(),
         })
     }
@@ -104,6 +110,11 @@ impl Stage {
             self.open.bytes += record.size() as u64;
             self.open.last_bad = Some(record.cursor);
             return Ok(());
+        }
+        if !self.open.tells_of_null && self.decoder.bad_values() > self.bad_values {
+            self.open.tells_of_null = true;
+            let error = "a value does not fit its column and became NULL";
+            self.job.shown.bad(&record.cursor, error, &record.payload, "null");
         }
         self.open.records += 1;
         self.open.bytes += record.size() as u64;
@@ -148,6 +159,8 @@ impl Stage {
             return (None, None);
         };
         let rows = self.decoder.finish();
+        let bad_values = self.decoder.bad_values();
+        self.job.count_nulls(bad_values - std::mem::replace(&mut self.bad_values, bad_values));
         let mut chunk = Chunk {
             records: open.records,
             reservation: Some(reservation.split(open.bytes)),
@@ -191,7 +204,7 @@ impl Stage {
         {
             let cursor = &input.cursors[row];
             self.job.count_poison(policy, "expression");
-            self.job.shown.bad(cursor, &error, &[], policy_name(policy));
+            self.job.shown.bad(cursor, &error, &sample(&input, row), policy_name(policy));
             let split = &self.job.task.split;
             failure = Some(Failure {
                 error: format!("record {cursor} of split `{split}`: {error}"),
@@ -202,18 +215,19 @@ impl Stage {
             (out, bad) = projection.apply(before).map_err(|e| broken(e.to_string()))?;
         }
         for (row, error) in bad {
-            self.refused_expression(&input.cursors[row], error, chunk);
+            self.refused_expression(&input, row, error, chunk);
         }
         chunk.sizes = sizes_of(&input.cursors, &chunk.sizes, &out.cursors);
         chunk.batch = Some(out);
         Ok(failure)
     }
 
-    fn refused_expression(&self, cursor: &Cursor, error: String, chunk: &mut Chunk) {
+    fn refused_expression(&self, input: &Batch, row: usize, error: String, chunk: &mut Chunk) {
+        let cursor = &input.cursors[row];
         let policy = self.job.sink.common.on_error;
         self.job.count_poison(policy, "expression");
         let record = chunk.raw.iter().find(|r| r.cursor == *cursor).cloned();
-        let sample = record.as_ref().map(|r| r.payload.clone()).unwrap_or_default();
+        let sample = record.as_ref().map_or_else(|| sample(input, row), |record| record.payload.to_vec());
         self.job.shown.bad(cursor, &error, &sample, policy_name(policy));
         match record {
             Some(record) if policy == OnError::DeadLetter => {
@@ -244,6 +258,18 @@ impl Stage {
 }
 
 impl Job {
+    /// Values that did not fit their column.
+    fn count_nulls(&self, values: u64) {
+        if values > 0 {
+            let labels = [
+                KeyValue::new("sink", self.sink.spec.name.clone()),
+                KeyValue::new("policy", "null"),
+                KeyValue::new("reason", "value"),
+            ];
+            self.commons.metrics.poison.add(values, &labels);
+        }
+    }
+
     pub(crate) fn count_poison(&self, policy: OnError, reason: &'static str) {
         let labels = [
             KeyValue::new("sink", self.sink.spec.name.clone()),

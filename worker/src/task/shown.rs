@@ -181,6 +181,11 @@ impl Shown {
         });
     }
 
+    /// The bad records that no report has told of.
+    pub(crate) fn take_bad(&self) -> Vec<v1::BadRecord> {
+        self.face().bad.drain(..).collect()
+    }
+
     /// Keeps for the next report that records were gone before they could be read.
     pub(crate) fn gap(&self, gap: String) {
         let mut face = self.face();

@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
-    BatchLimits, Capability, Delivery, KeyRule, Listing, OptionDef, OptionKind, Polled, Registry, Run, Sink,
-    SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    BatchLimits, Capability, Delivery, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind, Polled,
+    Registry, Rejected, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
 use model::{
     Batch, Column, Creation, Cursor, Encode, Epoch, Format, FormatClause, ObjectId, OnError, Options,
@@ -24,6 +24,8 @@ pub struct Ledger {
     pub shares: Mutex<Vec<u32>>,
     /// While set, deliveries do not resolve.
     pub stuck: Mutex<bool>,
+    /// The record of this number is refused.
+    pub refused: Mutex<Option<u64>>,
 }
 
 impl Ledger {
@@ -119,9 +121,17 @@ impl SinkWriter for KeepingWriter {
             while *ledger.stuck.lock().unwrap() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            let numbers = batch.cursors.iter().map(|cursor| (epoch, cursor.as_str().parse().unwrap()));
-            ledger.rows.lock().unwrap().extend(numbers);
-            Ok(vec![])
+            let refused = *ledger.refused.lock().unwrap();
+            let mut rejected = vec![];
+            for (row, cursor) in batch.cursors.iter().enumerate() {
+                let number = cursor.as_str().parse().unwrap();
+                if refused == Some(number) {
+                    rejected.push(Rejected { row, error: Error::new(ErrorKind::Rejected, "not this one") });
+                } else {
+                    ledger.rows.lock().unwrap().push((epoch, number));
+                }
+            }
+            Ok(rejected)
         }))
     }
     async fn flush(&mut self) -> connector::Result<()> {

@@ -200,3 +200,24 @@ async fn an_outage_of_the_dead_letter_sink_is_waited_for_and_cuts_nothing() {
         assert_eq!(graveyard.landed()[0].len(), 900 << 10);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_becomes_null_is_told() {
+    let rows = ["{\"n\": 1}", "{\"n\": \"one\"}", "{\"n\": \"two\"}"];
+    let rows = rows.iter().enumerate().map(|(n, row)| record(n, "a", row)).collect();
+    let mut bench = Bench::new(vec![Step::Records(rows), Step::End]);
+    bench.source_spec.format.encode = Encode::Json;
+    bench.source_spec.columns = vec![
+        Column { name: "n".to_owned(), kind: SqlType::Integer },
+        Column { name: "data".to_owned(), kind: SqlType::Bytea },
+    ];
+    bench.query =
+        Some("SELECT convert_to(coalesce(n, 0)::varchar, 'utf8') AS data, k FROM clicks".to_owned());
+    let live = bench.run();
+    live.until("end", |l| l.position().is_end()).await;
+    assert_eq!(bench.sink.landed(), ["1", "0", "0"]);
+    let bad = live.shown.report(Instant::now()).bad;
+    assert_eq!(bad.len(), 1, "one of a chunk: {bad:?}");
+    assert_eq!((bad[0].cursor.as_str(), bad[0].policy.as_str()), ("1", "null"));
+    assert_eq!(bad[0].sample, b"{\"n\": \"one\"}");
+}
