@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use aws_sdk_kinesis::error::SdkError;
 use faults::{Before, Entries, Fault, Limits, Rule};
 
+use shardwright_integration_tests::endpoint;
+
 use crate::front::{STREAM, code, front, shard};
 
 #[tokio::test]
@@ -16,7 +18,7 @@ async fn without_rules_records_come_through_in_order() {
     let keys: Vec<&str> = answer.records().iter().map(|r| r.partition_key().unwrap()).collect();
     assert_eq!(keys, (0..20).map(|i| format!("key-{i}")).collect::<Vec<_>>());
     // The endpoint's own iterator is not one of the proxy's, and the other way round.
-    let theirs = front.endpoint.client().get_shard_iterator().stream_name(STREAM).shard_id(shard(0));
+    let theirs = endpoint::client(&front.url).get_shard_iterator().stream_name(STREAM).shard_id(shard(0));
     let theirs = theirs.shard_iterator_type("TRIM_HORIZON".into()).send().await.unwrap();
     let refused = front.read(theirs.shard_iterator().unwrap()).await.unwrap_err();
     assert_eq!(refused, "InvalidArgumentException");

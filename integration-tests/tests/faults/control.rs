@@ -33,7 +33,7 @@ async fn the_program_is_driven_over_http() {
     let link = format!("etcd=127.0.0.1:0/{}", server.local_addr().unwrap());
     let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("faults");
     let mut child = Command::new(&program)
-        .args(["--kinesis", &front.endpoint.url(), "--link", &link, "--seed", "3"])
+        .args(["--kinesis", &front.url, "--link", &link, "--seed", "3"])
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

@@ -11,10 +11,10 @@ use aws_sdk_kinesis::{
 };
 use faults::{Fault, Rule};
 
-use crate::front::{Front, STREAM, code, front, shard};
+use crate::front::{Front, code, front, shard};
 
-async fn consumer(front: &Front) -> String {
-    let stream = front.client.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+pub async fn consumer(front: &Front) -> String {
+    let stream = front.client.describe_stream_summary().stream_name(&front.stream).send().await.unwrap();
     let arn = stream.stream_description_summary().unwrap().stream_arn().to_owned();
     let made =
         front.client.register_stream_consumer().stream_arn(arn).consumer_name("c").send().await.unwrap();
@@ -32,7 +32,7 @@ async fn consumer(front: &Front) -> String {
     consumer
 }
 
-async fn subscribe(
+pub async fn subscribe(
     front: &Front,
     consumer: &str,
     from: ShardIteratorType,
@@ -43,7 +43,7 @@ async fn subscribe(
     request.starting_position(position.build().unwrap()).send().await.map_err(|error| code(&error))
 }
 
-async fn next(stream: &mut SubscribeToShardOutput) -> Result<Option<SubscribeToShardEvent>, String> {
+pub async fn next(stream: &mut SubscribeToShardOutput) -> Result<Option<SubscribeToShardEvent>, String> {
     let event = tokio::time::timeout(Duration::from_secs(5), stream.event_stream.recv());
     match event.await.expect("an event or an end in time") {
         Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => Ok(Some(event)),

@@ -17,7 +17,10 @@ pub const STREAM: &str = "orders";
 
 /// An endpoint, and a proxy in front of it.
 pub struct Front {
-    pub endpoint: Endpoint,
+    /// The endpoint, if it is in this process, and its URL.
+    pub _endpoint: Option<Endpoint>,
+    pub url: String,
+    pub stream: String,
     _proxy: Proxy,
     pub faults: Faults,
     /// Through the proxy, each call once, an answer within 2 s.
@@ -27,11 +30,18 @@ pub struct Front {
 pub async fn front(shards: i32) -> Front {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let endpoint = Endpoint::start(endpoint::quick()).await.unwrap();
-    endpoint::create_stream(&endpoint.client(), STREAM, shards).await.unwrap();
+    let url = endpoint.url();
+    before(Some(endpoint), url, STREAM, shards).await
+}
+
+/// A proxy in front of the endpoint at `url`, with a new stream.
+pub async fn before(endpoint: Option<Endpoint>, url: String, stream: &str, shards: i32) -> Front {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    endpoint::create_stream(&endpoint::client(&url), stream, shards).await.unwrap();
     let faults = Faults::new(1);
-    let proxy = Proxy::start(&endpoint.url(), faults.clone()).await.unwrap();
+    let proxy = Proxy::start(&url, faults.clone()).await.unwrap();
     let client = client(&proxy.url());
-    Front { endpoint, _proxy: proxy, faults, client }
+    Front { _endpoint: endpoint, url, stream: stream.to_owned(), _proxy: proxy, faults, client }
 }
 
 pub fn client(url: &str) -> Client {
@@ -52,7 +62,7 @@ pub fn shard(number: u32) -> String {
 impl Front {
     /// Puts `n` records of different keys; the sequence numbers.
     pub async fn put(&self, n: usize) -> Vec<String> {
-        let answer = self.put_through(&self.endpoint.client(), n).await;
+        let answer = self.put_through(&endpoint::client(&self.url), n).await;
         answer.iter().map(|code| code.clone().unwrap()).collect()
     }
 
@@ -64,7 +74,7 @@ impl Front {
         };
         let entries = (0..n).map(entry).collect();
         let answer =
-            client.put_records().stream_name(STREAM).set_records(Some(entries)).send().await.unwrap();
+            client.put_records().stream_name(&self.stream).set_records(Some(entries)).send().await.unwrap();
         let failed = answer.records().iter().filter(|r| r.error_code().is_some()).count();
         assert_eq!(usize::try_from(answer.failed_record_count().unwrap()).unwrap(), failed);
         let of = |r: &aws_sdk_kinesis::types::PutRecordsResultEntry| match r.error_code() {
@@ -78,7 +88,7 @@ impl Front {
         let answer = self
             .client
             .get_shard_iterator()
-            .stream_name(STREAM)
+            .stream_name(&self.stream)
             .shard_id(shard)
             .shard_iterator_type(ShardIteratorType::TrimHorizon)
             .send()
@@ -112,9 +122,9 @@ impl Front {
 
     /// Splits the first open shard.
     pub async fn split(&self) {
-        let client = self.endpoint.client();
-        let open = endpoint::open_shards(&client, STREAM).await.unwrap();
-        endpoint::split(&client, STREAM, &open[0]).await.unwrap();
+        let client = endpoint::client(&self.url);
+        let open = endpoint::open_shards(&client, &self.stream).await.unwrap();
+        endpoint::split(&client, &self.stream, &open[0]).await.unwrap();
     }
 }
 

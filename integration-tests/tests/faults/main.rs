@@ -7,4 +7,5 @@ mod control;
 mod fanout;
 mod front;
 mod lines;
+mod other;
 mod shards;
