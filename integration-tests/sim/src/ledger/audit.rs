@@ -72,7 +72,10 @@ impl fmt::Display for Report {
         if self.needless > 0 {
             write!(f, ", sent again without need {}", self.needless)?;
         }
-        write!(f, ", farthest back {:?}", self.reach())
+        if !self.rewinds.is_empty() {
+            write!(f, ", farthest back {:?}", self.reach())?;
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,8 @@ type Written = (TaskId, Epoch, Bytes);
 #[derive(Debug, Default)]
 pub struct Kept {
     arrivals: Vec<Arrival>,
+    /// Different records among them.
+    records: BTreeSet<(String, u64)>,
     /// Rows that were refused, so that each is noted once.
     refused: BTreeSet<(TaskId, Bytes)>,
     /// Rows whose run has heard that they are durable.
@@ -55,6 +57,12 @@ impl Kept {
     #[must_use]
     pub fn arrivals(&self) -> &[Arrival] {
         &self.arrivals
+    }
+
+    /// How many different records of the load came: whether all are there is told by this at once, without an audit.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.records.len()
     }
 
     /// Rows that a run sent again although it had been told that they are durable.
@@ -82,13 +90,18 @@ impl Kept {
             self.overtaken.push(arrival.clone());
         }
         *newest = arrival.epoch.max(*newest);
-        self.arrivals.push(arrival);
+        self.push(arrival);
     }
 
     pub(super) fn refuse(&mut self, arrival: Arrival) {
         if self.refused.insert((arrival.task.clone(), arrival.value.clone())) {
-            self.arrivals.push(arrival);
+            self.push(arrival);
         }
+    }
+
+    fn push(&mut self, arrival: Arrival) {
+        self.records.extend(arrival.record.iter().map(|record| (record.key.clone(), record.n)));
+        self.arrivals.push(arrival);
     }
 
     pub(super) fn confirm(&mut self, stored: impl IntoIterator<Item = Written>) {

@@ -127,6 +127,8 @@ async fn rows_carry_where_they_came_from() {
     assert_eq!((row.epoch.revision, row.worker, row.task.split.name()), (7, WORKER, "shardId-000000000003"));
     assert!(row.at > Duration::ZERO && row.at < SECOND);
     assert!(bench.story().contains("a: w1 1.7 …0003 3 rows: k 0–2\n"), "{}", bench.story());
+    deliver(&mut *bench.writer(7).await, 1..5).await;
+    bench.server.look("a", |kept| assert_eq!((kept.arrivals().len(), kept.records()), (7, 5)));
     bench.server.look("b", |kept| assert!(kept.arrivals().is_empty()));
 }
 
