@@ -275,7 +275,7 @@ impl Term {
             let mut guards = vec![Guard::Absent(memory.keys.name(kind, &name))];
             guards.extend(source);
             let listing_due = kind == ObjectKind::Source;
-            let record = ObjectRecord { spec, dropping: false, listing_due };
+            let record = ObjectRecord { spec, dropping: false, listing_due, registration: None };
             let writes = vec![
                 memory.keys.put::<NameKey>(&(kind, name.clone()), &id),
                 memory.keys.put::<ObjectKey>(&id, &record),

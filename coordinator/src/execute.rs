@@ -108,7 +108,9 @@ fn step(keys: &Keyspace, view: &View, action: Action) -> Option<Step> {
         }
         Action::DeleteObject { id } => {
             let key = keys.key::<ObjectKey>(id);
-            let guard = Guard::Unchanged(key.clone(), view.objects.get(id)?.mod_revision);
+            // What it registered outside goes first: nobody else would remove it.
+            let object = view.objects.get(id).filter(|object| object.value.registration.is_none())?;
+            let guard = Guard::Unchanged(key.clone(), object.mod_revision);
             (vec![guard], vec![Write::Delete(key)])
         }
     };

@@ -20,6 +20,7 @@ mod memory;
 mod meters;
 mod office;
 mod reconciler;
+mod registration;
 mod server;
 mod session;
 mod status;

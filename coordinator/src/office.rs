@@ -21,7 +21,7 @@ use crate::{
     events::Level,
     handle::Role,
     meters::Meters,
-    reconciler,
+    reconciler, registration,
     term::Term,
     upkeep,
 };
@@ -115,6 +115,7 @@ impl Office {
             loops.spawn(reconciler::run(Arc::clone(&term)));
             loops.spawn(reconciler::watch_silence(Arc::clone(&term)));
             loops.spawn(upkeep::run(Arc::clone(&term)));
+            loops.spawn(registration::run(Arc::clone(&term)));
             tokio::select! {
                 biased;
                 () = term.cancel.cancelled() => {}

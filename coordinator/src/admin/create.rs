@@ -4,10 +4,10 @@
 //! pinned would lose records. `validate = 'false'` therefore skips only what can wait: if the stream cannot be listed now,
 //! the listing stays due, and the splits of the first one that works begin where the start was pinned.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use connector::{Listing, Source};
-use model::ObjectKind;
+use connector::{Listing, Registrar, Source};
+use model::{ObjectKind, SinkSpec};
 use sql::{Code, CreateSink, CreateSource, ObjectName, SinkInput};
 
 use crate::{
@@ -83,11 +83,51 @@ pub(super) async fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) 
         outside(OUTSIDE, bound.sink.validate()).await.map_err(unreachable)?;
         dead_letters(sql::sink_dead_letters(handle.registry(), &bound.spec)).await?;
     }
+    let source = source_of(handle, leader, &bound.spec)?;
+    let registrar = source.as_ref().and_then(|source| source.registrar());
+    if let Some(registrar) = registrar
+        && let Some(other) = leader.namesake(&bound.spec, registrar)
+    {
+        let text =
+            format!("sink \"{other}\" already reads the source as \"{}\"", registrar.name(&bound.spec));
+        let hint = "each sink needs a name of its own there: {sink} in the name stands for the sink's";
+        return Err(sql::Error::new(Code::Bind, text).at(name.place).hint(hint).into());
+    }
+    let mut notices = bound.notices;
     match leader.create_sink(bound.spec).await {
-        Ok(_) => Ok(Answer::done(bound.notices)),
+        Ok(sink) => {
+            if let Some(registrar) = registrar.filter(|_| bound.common.validate) {
+                notices.extend(registered(leader, &sink, registrar).await?);
+            }
+            Ok(Answer::done(notices))
+        }
         Err(error) if error.kind == ErrorKind::Exists => exists(ObjectKind::Sink, name, create.if_not_exists),
         Err(error) => Err(error.into()),
     }
+}
+
+fn source_of(
+    handle: &Handle,
+    leader: &Leader,
+    sink: &SinkSpec,
+) -> Result<Option<Arc<dyn Source>>, sql::Error> {
+    let Some(spec) = leader.source(&sink.source_name) else { return Ok(None) };
+    let built = handle.registry().build_source(&spec);
+    built.map(Some).map_err(|error| sql::Error::of_option(Code::Config, &error))
+}
+
+/// Registers a new sink at the service of its source. A sink that cannot be read without is taken back if that fails.
+async fn registered(
+    leader: &Leader,
+    sink: &SinkSpec,
+    registrar: &dyn Registrar,
+) -> Result<Option<String>, Refusal> {
+    let Err(error) = leader.register(sink, registrar).await else { return Ok(None) };
+    if registrar.optional() {
+        return Ok(Some(format!("the source is read without a registration for now: {error}")));
+    }
+    leader.drop_object(ObjectKind::Sink, &sink.name, false).await?;
+    Err(unreachable(error.to_string()).into())
 }
 
 /// Finds the source of a sink and binds the sink to it.

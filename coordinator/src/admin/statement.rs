@@ -15,7 +15,7 @@ use crate::{
 use super::{alter, create, explain, progress, refuse::Refusal, replay::Outcome, show};
 
 /// How long a statement may take beyond the deadlines of what it asks the outside.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// What a statement answers: notices, then rows or a tag.
 #[derive(Debug, Default)]

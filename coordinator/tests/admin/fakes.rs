@@ -1,14 +1,19 @@
 //! A source and a sink that are there or not, as their options say.
 //!
 //! `reach = 'never'` makes every call of the outside fail; `stream` is the number of splits of the stream and the moment when it
-//! was created (`'4@1000'`).
+//! was created (`'4@1000'`). A source with `service` registers its sinks there ([`services`]), one for each sink or, with
+//! `name`, under that name.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, MutexGuard},
+};
 
 use async_trait::async_trait;
 use connector::{
     BatchLimits, Capability, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionError, OptionKind, Reader,
-    Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    Registered, Registrar, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind,
+    SplitReader,
 };
 use model::{
     Creation, Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, Split, SplitId, Start,
@@ -21,7 +26,73 @@ const OPTIONS: &[OptionDef] = &[
     OptionDef::new("scan.startup.mode", OptionKind::OneOf(&["earliest", "latest", "timestamp"])),
     OptionDef::new("password", OptionKind::Text),
     OptionDef::new("validate", OptionKind::Boolean),
+    OptionDef::new("service", OptionKind::Text),
+    OptionDef::new("name", OptionKind::Text),
+    OptionDef::new("optional", OptionKind::Boolean),
 ];
+
+/// A service that must know its readers.
+#[derive(Clone, Default)]
+pub struct Service {
+    pub known: Vec<String>,
+    /// What it says to who wants to register.
+    pub refuses: Option<&'static str>,
+    /// It answers nobody who wants to register.
+    pub stuck: bool,
+}
+
+/// Services by name.
+static SERVICES: LazyLock<Mutex<BTreeMap<String, Service>>> = LazyLock::new(Mutex::default);
+
+/// The services of all tests.
+pub fn services() -> MutexGuard<'static, BTreeMap<String, Service>> {
+    SERVICES.lock().unwrap()
+}
+
+struct Fan {
+    service: String,
+    name: Option<String>,
+    optional: bool,
+}
+
+impl Fan {
+    fn service<T>(&self, change: impl FnOnce(&mut Service) -> T) -> T {
+        change(services().entry(self.service.clone()).or_default())
+    }
+}
+
+#[async_trait]
+impl Registrar for Fan {
+    fn name(&self, sink: &SinkSpec) -> String {
+        self.name.clone().unwrap_or_else(|| format!("for-{}", sink.name))
+    }
+    fn optional(&self) -> bool {
+        self.optional
+    }
+    async fn find(&self, name: &str) -> Result<Registered> {
+        let known = self.service(|service| service.known.iter().any(|known| known == name));
+        Ok(if known { Registered::Ready } else { Registered::Absent })
+    }
+    async fn register(&self, name: &str) -> Result<()> {
+        if self.service(|service| service.stuck) {
+            std::future::pending::<()>().await;
+        }
+        self.service(|service| match service.refuses {
+            Some(why) => Err(Error::new(ErrorKind::Denied, why)),
+            None => {
+                service.known.push(name.to_owned());
+                Ok(())
+            }
+        })
+    }
+    async fn deregister(&self, name: &str) -> Result<()> {
+        self.service(|service| service.known.retain(|known| known != name));
+        Ok(())
+    }
+    async fn open(&self, _: &str, _: &SplitId, _: &Position) -> Result<Box<dyn SplitReader>> {
+        Err(Error::new(ErrorKind::Bug, "no coordinator reads"))
+    }
+}
 
 /// What `latest` is pinned to.
 pub const PINNED: Timestamp = Timestamp(77_000);
@@ -31,6 +102,7 @@ struct Fake {
     mode: String,
     splits: u32,
     creation: Creation,
+    fan: Option<Fan>,
 }
 
 impl Fake {
@@ -45,6 +117,14 @@ impl Fake {
             mode: reader.one_of("scan.startup.mode")?.unwrap_or("earliest").to_owned(),
             splits: number(splits)?,
             creation: Creation(number(creation)?.into()),
+            fan: match reader.text("service")? {
+                Some(service) => Some(Fan {
+                    service,
+                    name: reader.text("name")?,
+                    optional: reader.boolean("optional")?.unwrap_or(false),
+                }),
+                None => None,
+            },
         })
     }
 
@@ -79,6 +159,9 @@ impl Source for Fake {
         Err(Error::new(ErrorKind::Bug, "no coordinator reads"))
     }
     fn share(&self, _: &SplitId, _: u32) {}
+    fn registrar(&self) -> Option<&dyn Registrar> {
+        self.fan.as_ref().map(|fan| fan as &dyn Registrar)
+    }
 }
 
 #[async_trait]

@@ -5,5 +5,6 @@
 mod calls;
 mod catalog;
 mod fakes;
+mod registrations;
 mod setup;
 mod statements;

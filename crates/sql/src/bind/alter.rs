@@ -6,8 +6,17 @@ use model::{Options, SinkSpec, SourceSpec};
 use super::{options, sink, source};
 use crate::{Code, Error, OptionEntry, Result};
 
-/// What of a source is fixed when it is created: which stream it is, and where its first listing began.
-const FIXED_SOURCE: &[&str] = &["connector", "stream", "kinesis.stream.name", "stream.arn"];
+/// What of a source is fixed when it is created: which stream it is, where its first listing began, and what its sinks have
+/// registered outside.
+const FIXED_SOURCE: &[&str] = &[
+    "connector",
+    "stream",
+    "kinesis.stream.name",
+    "stream.arn",
+    "kinesis.consumer.mode",
+    "kinesis.consumer.name",
+    "kinesis.consumer.arn",
+];
 
 /// What of a sink is fixed when it is created: what its rows and its order are.
 const FIXED_SINK: &[&str] =

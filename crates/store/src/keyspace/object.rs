@@ -58,6 +58,9 @@ pub struct ObjectRecord {
     /// splits begin where the source's start says (S9).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub listing_due: bool,
+    /// What the leader registered for a sink at the service of its source, under this name: removed before the object is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
 }
 
 /// The kind of this key.

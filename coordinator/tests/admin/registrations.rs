@@ -1,0 +1,116 @@
+//! Sinks of a source whose service must know who reads.
+
+use proto::StatusExt;
+use store::ObjectRecord;
+use tokio::time::Instant;
+
+use crate::{
+    fakes::services,
+    setup::{Coordinator, PATIENCE, sink, source},
+};
+
+fn known(service: &str) -> Vec<String> {
+    services().get(service).map(|service| service.known.clone()).unwrap_or_default()
+}
+
+/// The objects of the store, once they are as wanted.
+async fn objects(cluster: &Coordinator, wanted: impl Fn(&[ObjectRecord]) -> bool) -> Vec<ObjectRecord> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let objects: Vec<_> = cluster.view().await.objects.into_values().map(|object| object.value).collect();
+        if wanted(&objects) {
+            return objects;
+        }
+        assert!(Instant::now() < deadline, "{objects:#?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sink_is_registered_when_it_is_created_and_deregistered_when_it_is_dropped() {
+    let cluster = Coordinator::start().await;
+    cluster.run(&source("s", "service = 'reg-a'")).await;
+    assert!(known("reg-a").is_empty(), "a source alone reads nothing");
+    cluster.run(&sink("one", "s", "")).await;
+    cluster.run(&sink("two", "s", "")).await;
+    assert_eq!(known("reg-a"), ["for-one", "for-two"]);
+    cluster.run("DROP SINK one").await;
+    objects(&cluster, |objects| objects.len() == 2).await;
+    assert_eq!(known("reg-a"), ["for-two"], "the object goes after its registration");
+    cluster.run("DROP SOURCE s CASCADE").await;
+    objects(&cluster, <[_]>::is_empty).await;
+    assert!(known("reg-a").is_empty());
+}
+
+#[tokio::test]
+async fn what_was_registered_before_is_used_and_stays() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-b".into()).or_default().known.push("hers".into());
+    cluster.run(&source("s", "service = 'reg-b', name = 'hers'")).await;
+    cluster.run(&sink("one", "s", "")).await;
+    let status = cluster.refused(&sink("two", "s", "")).await;
+    assert!(status.message().contains("sink \"one\" already reads the source as \"hers\""), "{status:?}");
+    assert!(status.fact("hint").is_some_and(|hint| hint.contains("{sink}")), "{status:?}");
+    cluster.run("DROP SINK one").await;
+    objects(&cluster, |objects| objects.len() == 1).await;
+    assert_eq!(known("reg-b"), ["hers"]);
+}
+
+#[tokio::test]
+async fn a_refusal_takes_the_sink_back_unless_it_can_be_read_without() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-c".into()).or_default().refuses = Some("no room");
+    cluster.run(&source("s", "service = 'reg-c'")).await;
+    cluster.refuses(&sink("one", "s", ""), "08001", "connector error: no room").await;
+    assert!(cluster.run("SHOW SINKS").await.rows.is_empty());
+    objects(&cluster, |objects| objects.len() == 1).await;
+
+    cluster.run(&source("o", "service = 'reg-c', optional = 'true'")).await;
+    let answers = cluster.run(&sink("two", "o", "")).await;
+    assert!(answers.notices[0].contains("for now: no room"), "{answers:?}");
+    let left = objects(&cluster, |objects| objects.len() == 3).await;
+    assert!(
+        left.iter().all(|object| object.registration.is_none()),
+        "what was refused is not claimed: {left:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_sink_that_was_not_checked_is_registered_later() {
+    let cluster = Coordinator::start().await;
+    cluster.run(&source("s", "service = 'reg-d'")).await;
+    cluster.run(&sink("one", "s", "validate = 'false'")).await;
+    let claims =
+        |objects: &[ObjectRecord]| objects.iter().any(|o| o.registration.as_deref() == Some("for-one"));
+    objects(&cluster, claims).await;
+    let deadline = Instant::now() + PATIENCE;
+    while known("reg-d").is_empty() {
+        assert!(Instant::now() < deadline, "it is never registered");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// A leader that dies between the two must leave nothing behind that nobody removes.
+#[tokio::test]
+async fn the_claim_is_durable_before_the_service_is_asked() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-e".into()).or_default().stuck = true;
+    cluster.run(&source("s", "service = 'reg-e'")).await;
+    cluster.run(&sink("one", "s", "validate = 'false'")).await;
+    let claims =
+        |objects: &[ObjectRecord]| objects.iter().any(|o| o.registration.as_deref() == Some("for-one"));
+    objects(&cluster, claims).await;
+    let store = std::sync::Arc::clone(&cluster.store);
+    drop(cluster);
+    // It had arrived after all.
+    *services().get_mut("reg-e").unwrap() =
+        crate::fakes::Service { known: vec!["for-one".into()], ..Default::default() };
+    let next = Coordinator::start_on(store).await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = next.execute("DROP SINK one", "").await {
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    objects(&next, |objects| objects.len() == 1).await;
+    assert!(known("reg-e").is_empty());
+}
