@@ -117,6 +117,8 @@ fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
         .max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
     let mut next = Duration::from_secs(3600);
     let Lanes { pending, urgent, busy, due, .. } = lanes;
+    // An `ALTER SINK` may have shortened it since.
+    due.values_mut().for_each(|due| *due = (*due).min(now + interval));
     // Asked before a group is made: with many tasks, most wake-ups concern one lane of many.
     let may_go = |lane: &LaneId| {
         let due = due.get(lane).copied().unwrap_or(Duration::ZERO);

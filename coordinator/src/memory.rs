@@ -26,7 +26,7 @@ pub(crate) struct Memory {
     pub observed: Observed,
     /// Grows whenever some worker's task list may have changed.
     pub lists: u64,
-    /// `checkpoint_interval` of every sink.
+    /// `checkpoint_interval` of every sink that has one.
     intervals: BTreeMap<ObjectId, Duration>,
     registry: Registry,
 }
@@ -200,7 +200,10 @@ impl Memory {
             }
             Spec::Sink(spec) => {
                 let built = built(&self.registry, spec);
-                if let Some((_, interval)) = built {
+                // Where the sink says nothing, the coordinator's setting holds.
+                if let Some((_, interval)) =
+                    built.filter(|_| spec.options.get("checkpoint_interval").is_some())
+                {
                     self.intervals.insert(id, interval);
                 }
                 let sink = DesiredSink {

@@ -228,6 +228,13 @@ async fn a_sink_may_have_its_positions_stored_more_often_than_the_coordinator_wo
     let (_, sink) = create(&leader, "often", vec![open("s0", &[])]).await;
     let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
     worker.runs_exactly(&["s0"]).await;
+    // The first position needs no interval; without the option the second one waits for the coordinator's.
+    let run = worker.run_of("s0").unwrap();
+    worker.progress(&run, 1, &after("a")).await;
+    worker.committed("s0", 1).await;
+    worker.progress(&run, 2, &after("b")).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(view(&store).await.checkpoints[&task(&run)].value.serial, 1);
     leader
         .update_sink(&sink.name, |sink| {
             sink.options.insert("checkpoint_interval", "100ms");
@@ -238,7 +245,7 @@ async fn a_sink_may_have_its_positions_stored_more_often_than_the_coordinator_wo
     let before = worker.run_of("s0").unwrap().epoch;
     until("it runs anew", || worker.run_of("s0").is_some_and(|run| run.epoch != before)).await;
     let run = worker.run_of("s0").unwrap();
-    for serial in 1..=3 {
+    for serial in 3..=5 {
         worker.progress(&run, serial, &after(&serial.to_string())).await;
         worker.committed("s0", serial).await;
     }
