@@ -9,10 +9,10 @@ use std::{
 use futures::{Stream, stream};
 use proto::v1::{
     DescribeSplitReply, DescribeSplitRequest, DrainProgress, DrainWorkerRequest, Event, ExecuteReply,
-    ExecuteRequest, ListSplitsRequest, ListWorkersReply, ListWorkersRequest, PauseSinkReply,
-    PauseSinkRequest, ResetPositionReply, ResetPositionRequest, ResultColumn, ResultSet, ResumeSinkReply,
-    ResumeSinkRequest, Row, SinkStatus, SourceStatus, SplitStatus, StatusReply, StatusRequest, Value,
-    WatchEventsRequest, WorkerStatus,
+    ExecuteRequest, ListErrorsReply, ListErrorsRequest, ListSplitsRequest, ListWorkersReply,
+    ListWorkersRequest, PauseSinkReply, PauseSinkRequest, ResetPositionReply, ResetPositionRequest,
+    ResultColumn, ResultSet, ResumeSinkReply, ResumeSinkRequest, Row, SinkStatus, SourceStatus, SplitStatus,
+    StatusReply, StatusRequest, Value, WatchEventsRequest, WorkerStatus,
     admin_server::{Admin, AdminServer},
     execute_reply::Answer,
 };
@@ -162,6 +162,10 @@ impl Admin for Script {
     }
 
     async fn pause_sink(&self, _: Request<PauseSinkRequest>) -> Outcome<PauseSinkReply> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn list_errors(&self, _: Request<ListErrorsRequest>) -> Outcome<ListErrorsReply> {
         Err(Status::unimplemented("not asked for"))
     }
 

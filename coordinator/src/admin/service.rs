@@ -10,14 +10,14 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     error::Error,
-    handle::{Handle, Leader, ResetTo},
+    handle::{BadRow, Handle, Leader, ResetTo},
 };
 
 use super::{
     forward::{Forward, Side},
     refuse::Refusal,
     replay::{Outcome, Replay, Seen},
-    statement,
+    show, statement,
 };
 
 /// How many replies wait for a slow reader.
@@ -156,6 +156,28 @@ impl Admin for AdminService {
                 Ok(Response::new(ReceiverStream::new(replies).boxed()))
             }
             Side::There(mut client) => relay(client.drain_worker(self.forward.passed_on(request)?).await),
+        }
+    }
+
+    async fn list_errors(&self, request: Request<v1::ListErrorsRequest>) -> Answered<v1::ListErrorsReply> {
+        match self.side(&request).await? {
+            Side::Here(leader) => {
+                let name = request.into_inner().name;
+                let name = sql::ObjectName { schema: None, name, place: sql::Place::default() };
+                let rows = show::bad_rows(&leader, &name).map_err(Refusal::from)?;
+                let row = |row: BadRow| v1::BadRow {
+                    source: row.source,
+                    sink: row.sink,
+                    split: row.split,
+                    cursor: row.record.cursor,
+                    error: row.record.error,
+                    sample: row.record.sample,
+                    at_ms: row.record.at_ms,
+                    policy: row.record.policy,
+                };
+                Ok(Response::new(v1::ListErrorsReply { rows: rows.into_iter().map(row).collect() }))
+            }
+            Side::There(mut client) => client.list_errors(self.forward.passed_on(request)?).await,
         }
     }
 

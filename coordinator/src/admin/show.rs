@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::{Column, ObjectKind};
 use sql::{Code, InspectTarget, ObjectName};
 
-use crate::handle::Leader;
+use crate::handle::{BadRow, Leader};
 
 use super::{
     progress,
@@ -162,8 +162,8 @@ pub(super) fn create(leader: &Leader, kind: ObjectKind, name: &ObjectName) -> Re
     Ok(Answer::rows(&[(title, TEXT), ("Create Sql", TEXT)], vec![row]))
 }
 
-/// `SHOW ERRORS FOR source | sink`: its newest bad records, the newest first.
-pub(super) fn errors(leader: &Leader, name: &ObjectName) -> Result<Answer, Refusal> {
+/// The newest bad records of a source or a sink, the newest first.
+pub(super) fn bad_rows(leader: &Leader, name: &ObjectName) -> Result<Vec<BadRow>, sql::Error> {
     sql::check_name(ObjectKind::Source, name)?;
     if leader.source(&name.name).is_none() && leader.sink(&name.name).is_none() {
         let text = format!("no source and no sink is named \"{}\"", name.name);
@@ -173,12 +173,17 @@ pub(super) fn errors(leader: &Leader, name: &ObjectName) -> Result<Answer, Refus
         return Err(match connector::nearest(&name.name, names) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
-        }
-        .into());
+        });
     }
     let mut rows = leader.bad_rows();
     rows.retain(|row| row.source == name.name || row.sink == name.name);
     rows.sort_by_key(|row| std::cmp::Reverse(row.record.at_ms));
+    Ok(rows)
+}
+
+/// `SHOW ERRORS FOR source | sink`
+pub(super) fn errors(leader: &Leader, name: &ObjectName) -> Result<Answer, Refusal> {
+    let rows = bad_rows(leader, name)?;
     let rows = rows.into_iter().map(|row| {
         vec![
             Some(row.source),

@@ -20,7 +20,9 @@ use crate::{
     term::{Outcome, State, Term},
 };
 
-/// How many bad records are kept for users to look at.
+/// How many bad records are kept for users to look at, of all sources.
+const BAD_KEPT_ALL: usize = 10_000;
+/// The same of one source: a bad one does not push out what others said.
 const BAD_KEPT: usize = 1000;
 
 impl Term {
@@ -293,9 +295,6 @@ impl Term {
         for record in std::mem::take(&mut released.bad) {
             state.keep_bad(&task, record);
         }
-        for record in std::mem::take(&mut released.bad) {
-            state.keep_bad(&task, record);
-        }
         let failure = state.failure(&task, &released);
         let release = Released { drained: released.drained, at: self.clock.now(), failure };
         match released.final_progress.and_then(moved).filter(|last| last.task == task && last.epoch == epoch)
@@ -375,8 +374,13 @@ impl State {
             split: task.split.name().to_owned(),
             record,
         };
-        if self.bad.len() == BAD_KEPT {
+        let same = |kept: &BadRow| kept.source == row.source;
+        if self.bad.len() >= BAD_KEPT_ALL {
             self.bad.pop_front();
+        } else if self.bad.iter().filter(|kept| same(kept)).count() >= BAD_KEPT
+            && let Some(oldest) = self.bad.iter().position(same)
+        {
+            self.bad.remove(oldest);
         }
         self.bad.push_back(row);
     }
