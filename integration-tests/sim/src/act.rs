@@ -91,7 +91,7 @@ impl Acts {
             | Fault::Suspend(..)
             | Fault::Stop(..)
             | Fault::KillLeader(_)
-            | Fault::SuspendLeader(_) => self.to_a_process(fault, cluster, now),
+            | Fault::SuspendLeader(_) => self.hit_process(fault, cluster, now),
             Fault::OneWay(from, to, span) => self.close(cluster, &[(from, to)], now + span),
             Fault::Partition(a, b, span) => self.close(cluster, &[(a, b), (b, a)], now + span),
             Fault::Isolate(place, span) => self.close(cluster, &around(cluster, place), now + span),
@@ -111,11 +111,11 @@ impl Acts {
                 cluster.user.ask(Order::Sql("ALTER SINK ledger PAUSE".to_owned()));
                 self.later(now + span, Undo::ResumeSink);
             }
-            other => to_a_server(other, cluster, now),
+            other => hit_server(other, cluster, now),
         }
     }
 
-    fn to_a_process(&mut self, fault: Fault, cluster: &mut Cluster, now: Duration) {
+    fn hit_process(&mut self, fault: Fault, cluster: &mut Cluster, now: Duration) {
         let leader = leader(cluster);
         let fault = match (fault, leader) {
             (Fault::KillLeader(span), Some(place)) => Fault::Kill(place, span),
@@ -187,13 +187,14 @@ fn leader(cluster: &Cluster) -> Option<Place> {
     cluster.places().into_iter().find(|place| address.contains(&format!("//{place}:")))
 }
 
-fn to_a_server(fault: Fault, cluster: &mut Cluster, now: Duration) {
+fn hit_server(fault: Fault, cluster: &mut Cluster, now: Duration) {
     match fault {
         Fault::StoreFails(outage, span) => cluster.store.fail(outage, span),
         Fault::StoreSlow(most, span) => cluster.store.slow(most, span),
         Fault::WatchesLag(lag, span) => cluster.store.lag_watches(lag, span),
         Fault::WatchesBreak => cluster.store.break_watches(),
         Fault::WatchesCompacted => cluster.store.compact_watches(),
+        Fault::CommitsLate(chance, span) => cluster.store.delay(chance, span),
         Fault::CommitsForget(chance, span) => cluster.store.forget(chance, span),
         Fault::SinkSlow(delay, span) => cluster.ledger.slow(delay, span),
         Fault::SinkDown(span) => cluster.ledger.refuse(span),
@@ -203,11 +204,11 @@ fn to_a_server(fault: Fault, cluster: &mut Cluster, now: Duration) {
         Fault::SinkTears(chance, span) => cluster.ledger.tear(chance, span),
         Fault::SinkFailsRows(chance, span) => cluster.ledger.fail_rows(chance, span),
         Fault::SinkForgets(chance, span) => cluster.ledger.forget(chance, span),
-        other => to_kinesis(other, cluster, now),
+        other => hit_kinesis(other, cluster, now),
     }
 }
 
-fn to_kinesis(fault: Fault, cluster: &Cluster, now: Duration) {
+fn hit_kinesis(fault: Fault, cluster: &Cluster, now: Duration) {
     let mut kinesis = cluster.kinesis();
     let open = kinesis.open_shards(SOURCE);
     let pick = |n: u64| open[usize::try_from(n % open.len() as u64).unwrap_or(0)];

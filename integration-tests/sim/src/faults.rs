@@ -39,6 +39,8 @@ pub enum Fault {
     WatchesBreak,
     /// Watches have missed what was compacted away.
     WatchesCompacted,
+    /// Connections break and their commits are carried out later, at a bad moment, with this chance.
+    CommitsLate(f64, Duration),
     /// The answers of commits are lost with this chance.
     CommitsForget(f64, Duration),
     /// A shard is split (the n-th open one).
@@ -179,7 +181,10 @@ fn fault(random: &mut StdRng, coordinators: u8, workers: u8) -> Fault {
         }
         18 => Fault::WatchesLag(span(random, 100, 3_000), span(random, 1_000, 20_000)),
         19 => Fault::WatchesBreak,
-        20 => Fault::CommitsForget(0.3, span(random, 500, 5_000)),
+        20 => match random.random_range(0..2) {
+            0 => Fault::CommitsForget(0.3, span(random, 500, 5_000)),
+            _ => Fault::CommitsLate(0.3, span(random, 500, 10_000)),
+        },
         21 | 22 => Fault::Split(random.random()),
         23 => Fault::Merge(random.random()),
         24 => Fault::ThrottleReads(random.random(), span(random, 500, 15_000)),

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod net;
 pub mod os;
 pub mod place;
+pub mod runner;
 pub mod socket;
 mod spite;
 pub mod store;

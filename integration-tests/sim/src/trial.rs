@@ -68,9 +68,7 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
             None if now > healed + SETTLE => {
                 trial.failures.push(format!("not settled {SETTLE:?} after everything healed"));
             }
-            None if now.as_millis() % 200 < 4 && ledgers(cluster).iter().all(|(_, report)| report.verdict.lost == 0) => {
-                settled = Some(now);
-            }
+            None if now.as_millis() % 200 < 4 && is_complete(cluster) => settled = Some(now),
             Some(at) if now > at + AFTERMATH => break,
             _ => {}
         }
@@ -80,7 +78,8 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
     let ledgers = ledgers(cluster);
     for (name, report) in ledgers.iter().filter(|(_, report)| !report.balances()) {
         failures.push(format!("ledger {name}: {report}"));
-        failures.extend(report.verdict.complaints.iter().map(|complaint| format!("ledger {name}: {complaint}")));
+        failures
+            .extend(report.verdict.complaints.iter().map(|complaint| format!("ledger {name}: {complaint}")));
     }
     Outcome { failures, ledgers, lasted: cluster.net().now(), settled: settled.map(|at| at - healed) }
 }
@@ -135,6 +134,13 @@ fn clocks(cluster: &mut Cluster, random: &mut StdRng) {
         let ahead = Duration::from_secs(random.random_range(0..3600));
         cluster.world.set_clock(place, rate, ahead);
     }
+}
+
+/// Whether each destination holds as many different records as were put.
+fn is_complete(cluster: &Cluster) -> bool {
+    let sent: u64 = cluster.sent.values().sum();
+    let ledger = cluster.ledger.look(LEDGER, |kept| kept.records());
+    ledger as u64 >= sent && ledgers(cluster).iter().all(|(_, report)| report.verdict.lost == 0)
 }
 
 /// What each destination holds against what was put.

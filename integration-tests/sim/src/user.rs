@@ -43,7 +43,6 @@ pub struct User {
 
 impl User {
     /// Makes the user's process: its future is to be started at [`Place::User`].
-    #[must_use]
     pub fn new(net: Net, wire: Wire, urls: Vec<String>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (orders, receiver) = mpsc::channel(256);
         let open = Arc::new(AtomicUsize::new(0));
