@@ -285,13 +285,20 @@ fn spawn(mut command: Command, log: &Path) -> Result<Child> {
     command.spawn().context("starting shardwright")
 }
 
+/// Waits until the coordinator leads.
 async fn connect(url: &str) -> Result<AdminClient<Channel>> {
     let start = Instant::now();
     loop {
-        match AdminClient::connect(url.to_owned()).await {
-            Ok(admin) => return Ok(admin.max_decoding_message_size(proto::MESSAGE_BYTES_MAX)),
+        let asked = async {
+            let admin = AdminClient::connect(url.to_owned()).await?;
+            let mut admin = admin.max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
+            admin.status(StatusRequest {}).await?;
+            anyhow::Ok(admin)
+        };
+        match asked.await {
+            Ok(admin) => return Ok(admin),
             Err(_) if start.elapsed() < START_DEADLINE => tokio::time::sleep(Duration::from_millis(50)).await,
-            Err(error) => return Err(error).context("reaching the coordinator"),
+            Err(error) => return Err(error.context("reaching the coordinator")),
         }
     }
 }
