@@ -49,7 +49,7 @@ pub enum Push {
 }
 
 impl Push {
-    fn frame(&self) -> Bytes {
+    pub fn frame(&self) -> Bytes {
         let text =
             |name: &'static str, value: &str| Header::new(name, HeaderValue::String(value.to_owned().into()));
         let message = match self {

@@ -117,7 +117,7 @@ async fn scripted(mut script: impl FnMut(usize, &Value) -> Answer + Send + 'stat
     .await
 }
 
-fn described(status: &str) -> Answer {
+pub fn described(status: &str) -> Answer {
     let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/in/consumer/app:1700000000";
     Answer::Ok(
         json!({"ConsumerDescription": {"ConsumerName": CONSUMER, "ConsumerARN": arn, "ConsumerStatus": status,

@@ -11,6 +11,7 @@ mod server;
 mod signature;
 mod sink;
 mod source;
+mod storm;
 mod trouble;
 
 use std::{sync::Arc, time::Duration};

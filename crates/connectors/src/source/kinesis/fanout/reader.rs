@@ -166,12 +166,12 @@ impl Reader {
         }
         match self.happened(whole).await {
             Happened::Opened(Ok((subscription, horizon))) => {
-                self.opening = None;
+                self.called();
                 self.opened(subscription, horizon);
                 Ok(Step::Again)
             }
             Happened::Opened(Err(error)) => {
-                self.opening = None;
+                self.called();
                 self.not_opened(error).map(|()| Step::Again)
             }
             Happened::Heard(Heard::Event(event)) => {
@@ -214,8 +214,6 @@ impl Reader {
         let overlapping = self.current.is_some() || self.in_hand.is_some();
         // The proof that nothing is gone is one record that comes once more: not when records come meanwhile.
         let from = if overlapping { self.place.from.clone() } else { self.place.begin() };
-        // The next call, if this one fails.
-        self.not_before = Instant::now() + CALL_EVERY;
         let Whose { shared, consumers, name, split } = self.whose.clone();
         let limit = consumers.config.silence_max;
         Box::pin(async move {
@@ -231,6 +229,12 @@ impl Reader {
             };
             Ok((opened.inspect_err(|error| forget(&consumers, &name, error)).map_err(with_way_out)?, horizon))
         })
+    }
+
+    /// A call has ended, whatever came of it.
+    fn called(&mut self) {
+        self.opening = None;
+        self.not_before = Instant::now() + CALL_EVERY;
     }
 
     fn opened(&mut self, subscription: Subscription, horizon: Option<Timestamp>) {
@@ -262,10 +266,7 @@ impl Reader {
 
     /// The subscription delivers no more.
     fn over(&mut self, why: Option<Error>) -> Result<()> {
-        let useful = self.current.take().is_some_and(|old| {
-            self.not_before = self.not_before.max(old.opened + CALL_EVERY);
-            old.useful
-        });
+        let useful = self.current.take().is_some_and(|old| old.useful);
         // One is on its way already; this one was taken over.
         if self.opening.is_some() {
             return Ok(());

@@ -23,7 +23,6 @@ use aws_smithy_types::{body::SdkBody, event_stream::Message};
 use bytes::{Buf, Bytes, BytesMut};
 use connector::{Error, ErrorKind, Result};
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::{
     super::{
@@ -72,7 +71,6 @@ pub(super) struct Subscription {
     line: Arc<Line>,
     buffer: BytesMut,
     over: bool,
-    pub opened: Instant,
     /// An event came.
     pub useful: bool,
 }
@@ -107,7 +105,6 @@ impl Subscription {
             line: lines.add(body),
             buffer: BytesMut::new(),
             over: false,
-            opened: Instant::now(),
             useful: false,
         })
     }
