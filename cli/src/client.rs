@@ -26,6 +26,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 /// The least that one of many servers gets.
 const SERVER_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
+/// What the transport says of an answer that is merely HTTP.
+const NOT_GRPC: &str = "grpc-status header missing";
+
 /// How long a call that only looks may take.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Patience {
@@ -79,7 +82,9 @@ async fn reach(endpoint: &Endpoint, within: Duration) -> Result<Channel, String>
         match HealthClient::new(channel.clone()).check(request).await {
             Ok(_) => Ok(channel),
             // It speaks the protocol, which is all that was asked.
-            Err(status) if status.code() == Code::Unimplemented => Ok(channel),
+            Err(status) if status.code() == Code::Unimplemented && !status.message().contains(NOT_GRPC) => {
+                Ok(channel)
+            }
             Err(status) => {
                 let cause = status.source().map_or_else(|| status.message().to_owned(), innermost);
                 Err(format!("no coordinator answers there, {cause}"))

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use logic::Timing;
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// Settings of one worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,6 +54,39 @@ impl Default for Config {
             write_attempt_timeout: timing.write_attempt_timeout,
             late_write_margin: timing.late_write_margin,
         }
+    }
+}
+
+/// Less memory than one answer of a source needs.
+const MEMORY_BUDGET_MIN: u64 = 1 << 20;
+
+impl Config {
+    /// Whether a worker can do anything with these settings.
+    ///
+    /// # Errors
+    /// `Config`: the setting, in words.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |text: &str| Err(Error::Config(text.to_owned()));
+        if self.name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+            return wrong("`worker.name` is empty: leave it out to take the host's name");
+        }
+        if self.capacity == 0 {
+            return wrong(
+                "`worker.capacity` must be at least 1; `shardwright drain NAME` keeps a worker empty",
+            );
+        }
+        if self.memory_budget < MEMORY_BUDGET_MIN {
+            return wrong(
+                "`worker.memory_budget` must be at least 1048576 bytes, better 256 MiB (268435456)",
+            );
+        }
+        if self.reads_concurrent_max == 0 {
+            return wrong("`worker.reads_concurrent_max` must be at least 1");
+        }
+        if self.write_attempt_timeout.is_zero() {
+            return wrong("`worker.write_attempt_timeout` must be more than nothing");
+        }
+        Ok(())
     }
 }
 

@@ -56,6 +56,7 @@ impl Worker {
         registry: Registry,
         cancel: CancellationToken,
     ) -> Result<Self> {
+        config.check()?;
         if config.coordinators.is_empty() {
             return Err(Error::Config("`coordinators` is empty: name at least one".to_owned()));
         }

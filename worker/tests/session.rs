@@ -373,6 +373,11 @@ async fn settings_that_cannot_work_are_refused_with_their_name() {
         Worker::start(config, connectors::registry(), CancellationToken::new()).unwrap_err().to_string()
     };
     assert!(start(Config { coordinators: vec![], ..config.clone() }).contains("`coordinators` is empty"));
+    assert!(start(Config { capacity: 0, ..config.clone() }).contains("`worker.capacity` must be at least 1"));
+    assert!(start(Config { memory_budget: 10, ..config.clone() }).contains("`worker.memory_budget` must be"));
+    assert!(
+        start(Config { name: Some(" ".to_owned()), ..config.clone() }).contains("`worker.name` is empty")
+    );
     let error = start(Config { coordinators: vec!["http://a b".to_owned()], ..config.clone() });
     assert!(error.contains("`http://a b` is not a URL"), "{error}");
     let file = dir.path().join("file");

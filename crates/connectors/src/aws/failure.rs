@@ -133,30 +133,36 @@ where
     })
 }
 
+/// What to do where nobody finds credentials.
+const WAY_OUT: &str = "give aws.credentials.access_key_id and aws.credentials.secret_access_key, a profile, or run where the \
+                       default chain finds some";
+
 fn credentials<E>(what: &str, error: &SdkError<E>) -> Option<Error>
 where
     E: StdError + 'static,
 {
     let refusal = chain(error).find_map(|cause| cause.downcast_ref::<CredentialsError>())?;
+    let mut way_out = format!("; {WAY_OUT}");
     let kind = match refusal {
         CredentialsError::CredentialsNotLoaded(_) => {
             return Some(Error::new(
                 ErrorKind::Denied,
-                format!(
-                    "{what}: no AWS credentials found; give aws.credentials.access_key_id and \
-                     aws.credentials.secret_access_key, a profile, or run where the default chain finds some"
-                ),
+                format!("{what}: no AWS credentials found; {WAY_OUT}"),
             ));
         }
         CredentialsError::InvalidConfiguration(_) => ErrorKind::Denied,
         CredentialsError::ProviderTimedOut(_) => ErrorKind::Unavailable,
         _ => match chain(refusal).find_map(|cause| cause.downcast_ref::<AssumeRoleError>()) {
-            Some(role) => kind_of(role.meta().code().unwrap_or_default(), None),
+            // Credentials were found; the role is what was refused.
+            Some(role) => {
+                way_out.clear();
+                kind_of(role.meta().code().unwrap_or_default(), None)
+            }
             None => ErrorKind::Unavailable,
         },
     };
     let kind = if kind == ErrorKind::Config { ErrorKind::Denied } else { kind };
-    Some(Error::new(kind, format!("{what}: cannot get credentials: {}", innermost(refusal))))
+    Some(Error::new(kind, format!("{what}: cannot get credentials: {}{way_out}", innermost(refusal))))
 }
 
 #[cfg(test)]
