@@ -123,6 +123,31 @@ impl Admin {
         }
     }
 
+    /// Waits for an event of this kind, past ones included.
+    ///
+    /// # Errors
+    /// When there is none within `deadline`.
+    pub async fn event(&self, kind: &str, deadline: Duration) -> Result<v1::Event> {
+        let told = async {
+            loop {
+                for url in &self.urls {
+                    let Ok(mut client) = Self::client(url).await else { continue };
+                    let Ok(events) = client.watch_events(v1::WatchEventsRequest::default()).await else {
+                        continue;
+                    };
+                    let mut events = events.into_inner();
+                    while let Some(Ok(event)) = events.next().await {
+                        if event.kind == kind {
+                            return event;
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(deadline, told).await.with_context(|| format!("no event {kind} in {deadline:?}"))
+    }
+
     /// Drains a worker and waits until it holds nothing.
     ///
     /// # Errors

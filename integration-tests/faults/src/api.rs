@@ -9,6 +9,7 @@
 //! PUT    /iterators             {"life_ms": 300000}
 //! DELETE /iterators             every iterator is too old; with {"stream": …, "shard": …} those of one shard
 //! POST   /trim                  {"stream": …, "shard": …, "before": {"number": "495…"} or {"moment": 1700000000000}}
+//! PUT    /retention             {"stream": …, "hours": 24}: what the stream says of itself
 //! DELETE /shards                {"stream": …, "shard": …} is not there any more
 //! GET    /counts                calls and faulted calls by operation
 //! GET    /links                 the lines by name
@@ -60,6 +61,13 @@ struct Iterators {
     life_ms: u64,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retention {
+    stream: String,
+    hours: u64,
+}
+
 type Refused = (StatusCode, String);
 
 /// The routes, over one Kinesis handle and links by name.
@@ -70,6 +78,7 @@ pub fn router(faults: Faults, links: BTreeMap<String, Handle>) -> Router {
         .route("/limits", put(limits))
         .route("/iterators", put(iterators).delete(expire))
         .route("/trim", post(trim))
+        .route("/retention", put(retention))
         .route("/shards", axum::routing::delete(remove_shard))
         .route("/counts", get(async |State(on): State<Driven>| Json(json!(on.faults.counts()))))
         .route("/links", get(lines))
@@ -113,6 +122,11 @@ async fn expire(State(on): State<Driven>, shard: Option<Json<Shard>>) -> StatusC
 
 async fn trim(State(on): State<Driven>, Json(trim): Json<Trim>) -> StatusCode {
     on.faults.trim(&trim.stream, &trim.shard, trim.before);
+    StatusCode::NO_CONTENT
+}
+
+async fn retention(State(on): State<Driven>, Json(retention): Json<Retention>) -> StatusCode {
+    on.faults.set_retention(&retention.stream, retention.hours);
     StatusCode::NO_CONTENT
 }
 

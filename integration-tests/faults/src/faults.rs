@@ -91,6 +91,7 @@ struct State {
     expired: HashMap<Option<ShardKey>, u64>,
     trimmed: HashMap<ShardKey, Before>,
     gone: Vec<ShardKey>,
+    retention: HashMap<String, u64>,
     counts: BTreeMap<String, Count>,
 }
 
@@ -125,6 +126,7 @@ impl Faults {
             expired: HashMap::new(),
             trimmed: HashMap::new(),
             gone: Vec::new(),
+            retention: HashMap::new(),
             counts: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -238,6 +240,15 @@ impl Faults {
 
     pub(crate) fn trimmed(&self, shard: &ShardKey) -> Option<Before> {
         self.state().trimmed.get(shard).cloned()
+    }
+
+    /// A stream says that it keeps its records so long: what makes an early [`Faults::trim`] believable. 0 is possible here.
+    pub fn set_retention(&self, stream: &str, hours: u64) {
+        self.state().retention.insert(stream.to_owned(), hours);
+    }
+
+    pub(crate) fn retention(&self, stream: &str) -> Option<u64> {
+        self.state().retention.get(stream).copied()
     }
 
     /// A shard is not there any more: all of it has passed its retention.

@@ -7,6 +7,7 @@
 
 mod catalog;
 mod coordinators;
+mod fanout;
 mod kafka;
 mod latest;
 mod lines;

@@ -1,12 +1,15 @@
 //! What the service does to those who use it: throttles, refuses, forgets, shows late, goes away.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use faults::{Entries, Fault, Limits, Rule};
+use faults::{Before, Entries, Fault, Limits, Rule};
 
 use crate::{
     resharding::{all_open_are_read, split_first},
-    trial::{Trial, faulty},
+    trial::{HEALS_WITHIN, SOURCE, Trial, faulty},
 };
 
 fn shard(number: u32) -> String {
@@ -119,4 +122,85 @@ async fn the_endpoint_is_away_for_ten_seconds() {
     }
     goes_on(&trial, Duration::ZERO).await;
     trial.ledger().await;
+}
+
+/// Subscriptions that end early, with an error, with a reset or in silence, cannot begin, and live for two seconds only.
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_break_and_are_renewed() {
+    let Some(mut trial) = faulty("subscriptions_break_and_are_renewed", 1, 2, 6).await else { return };
+    trial.layer().source.set_subscription_life(Duration::from_secs(2));
+    trial.create_with(", kinesis.consumer.mode = 'efo', kinesis.consumer.name = 'trial-{sink}'").await;
+    trial.start_load();
+    trial.records(200).await;
+    let error = |code: &str| Fault::Error { code: code.to_owned(), status: 400 };
+    let event = |fault| Rule::new(fault).on("SubscribeToShardEvent").probability(0.05);
+    let start = |fault| Rule::new(fault).on("SubscribeToShard").probability(0.3);
+    let source = &trial.layer().source;
+    let rules = [
+        event(error("InternalFailureException")),
+        event(Fault::Cut),
+        event(Fault::Empty),
+        start(error("ResourceInUseException")),
+        start(error("LimitExceededException")),
+        start(Fault::Cut),
+    ];
+    let rules = rules.map(|rule| source.add(rule.lasting(Duration::from_secs(8))));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    split_first(&trial).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    all_open_are_read(&trial).await;
+    let hits = rules.map(|id| trial.layer().source.hits(id));
+    assert!(hits.iter().all(|hits| *hits > 0), "{hits:?}");
+    assert!(!trial.layer().source.counts().contains_key("GetRecords"), "nothing is polled");
+    trial.ledger().await;
+}
+
+/// S8: what the service trims before it was read is lost, told once for each shard, and nothing else is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_trims_is_told_and_nothing_else_is_missing() {
+    let test = "what_the_service_trims_is_told_and_nothing_else_is_missing";
+    let Some(mut trial) = faulty(test, 1, 2, 7).await else { return };
+    trial.create().await;
+    trial.start_load();
+    trial.records(400).await;
+    trial.sql("ALTER SINK archive PAUSE").await;
+    trial.records(800).await;
+    // The other sink is at the end of the stream, and stays there. The endpoint tells arrivals in whole seconds.
+    let turns = trial.turns();
+    let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    trial.records(800).await;
+    trial.layer().source.set_retention(SOURCE, 0);
+    for number in 0..3 {
+        let before = Before::Moment(i64::try_from(moment.as_secs() * 1000).unwrap());
+        trial.layer().source.trim(SOURCE, &shard(number), before);
+    }
+    trial.sql("ALTER SINK archive RESUME").await;
+    let event = trial.admin().event("data_loss", HEALS_WITHIN).await;
+    let event = event.unwrap_or_else(|error| panic!("{error:#}\n{}", trial.cluster.tails()));
+    assert_eq!((event.level.as_str(), event.labels["sink"].as_str()), ("ERROR", "archive"), "{event:?}");
+    trial.reading().await;
+    trial.records(200).await;
+    trial.stop_load().await;
+    let deadline = tokio::time::Instant::now() + HEALS_WITHIN;
+    loop {
+        let mut found: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for record in trial.archive().await {
+            found.entry(record.key).or_default().insert(record.n);
+        }
+        let missing = |(key, count): (&String, &u64)| {
+            let there = found.get(key).cloned().unwrap_or_default();
+            (0..*count).filter(|n| !there.contains(n)).collect::<Vec<_>>()
+        };
+        let missing: Vec<Vec<u64>> = trial.sent().iter().map(missing).collect();
+        let later = missing.iter().flatten().filter(|n| **n > turns).count();
+        let lost: usize = missing.iter().map(Vec::len).sum();
+        assert!(lost > 0, "nothing was trimmed");
+        if later == 0 {
+            let whole = |lost: &Vec<u64>| lost.windows(2).all(|two| two[1] == two[0] + 1);
+            assert!(missing.iter().all(whole), "one gap for each key: {missing:?}");
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{later} records are missing that were not trimmed");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }

@@ -14,7 +14,7 @@ use shardwright_integration_tests::{
     cluster::{Cluster, Metadata},
     endpoint::{self, Endpoint},
     layer::{self, Layer},
-    ledger::{self, Verdict},
+    ledger::{self, Found, Verdict},
     load::{Load, Plan},
     readback,
     servers::Etcd,
@@ -24,6 +24,8 @@ use shardwright_integration_tests::{
 pub const SOURCE: &str = "orders-in";
 /// The stream that the `copy` sink writes.
 pub const COPY: &str = "orders-out";
+/// Keys of the load.
+const KEYS: u64 = 50;
 /// How long anything may take to heal.
 pub const HEALS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -154,13 +156,18 @@ impl Trial {
 
     /// Two sinks on one source, every split read. All workers are there first, so that each gets its share.
     pub async fn create(&self) {
+        self.create_with("").await;
+    }
+
+    /// The same with more options of the source.
+    pub async fn create_with(&self, more: &str) {
         self.wait("every worker has joined", |status| {
             let missing =
                 |name: &&String| !status.workers.iter().any(|w| w.name == **name && w.state == "live");
             self.names.iter().find(missing).map_or(Ok(()), |name| Err(format!("{name} is missing")))
         })
         .await;
-        self.create_source("").await;
+        self.create_source(more).await;
         self.create_sinks().await;
         self.reading().await;
     }
@@ -172,7 +179,7 @@ impl Trial {
     }
 
     pub fn start_load(&mut self) {
-        let plan = Plan { keys: 50, per_second: 400, ..Plan::default() };
+        let plan = Plan { keys: KEYS, per_second: 400, ..Plan::default() };
         self.load = Some(Load::start(self.client(), &self.stream, plan));
     }
 
@@ -208,15 +215,21 @@ impl Trial {
         assert!(self.sent.values().sum::<u64>() > 0);
     }
 
+    /// How many records of each key the source has taken at least.
+    pub fn turns(&self) -> u64 {
+        self.load.as_ref().unwrap().sent() / KEYS
+    }
+
+    /// What the `archive` sink holds.
+    pub async fn archive(&self) -> Vec<Found> {
+        let shards = endpoint::shards(&self.client(), &self.stream).await.unwrap();
+        let splits: Vec<String> = shards.iter().map(|shard| shard.shard_id().to_owned()).collect();
+        readback::files(&self.dir.path().join("files/archive"), &splits).unwrap()
+    }
+
     async fn audit(&self) -> Vec<(&'static str, Verdict)> {
         let copy = readback::kinesis(&self.endpoint.client(), COPY).await.unwrap();
-        let splits: Vec<String> = endpoint::shards(&self.client(), &self.stream)
-            .await
-            .unwrap()
-            .iter()
-            .map(|shard| shard.shard_id().to_owned())
-            .collect();
-        let archive = readback::files(&self.dir.path().join("files/archive"), &splits).unwrap();
+        let archive = self.archive().await;
         vec![("copy", ledger::audit(&self.sent, copy)), ("archive", ledger::audit(&self.sent, archive))]
     }
 

@@ -153,6 +153,9 @@ async fn what_is_trimmed_is_gone_and_old_positions_move_up() {
     let answer = front.read(&iterator).await.unwrap();
     let left: Vec<&str> = answer.records().iter().map(|r| r.sequence_number()).collect();
     assert_eq!(left, [&numbers[3], &numbers[4]]);
+    front.faults.set_retention(STREAM, 0);
+    let described = front.client.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    assert_eq!(described.stream_description_summary().unwrap().retention_period_hours(), 0);
     let later = i64::try_from(u64::MAX >> 2).unwrap();
     front.faults.trim(STREAM, &shard(0), Before::Moment(later));
     assert!(front.read(&iterator).await.unwrap().records().is_empty());

@@ -225,7 +225,7 @@ impl Front {
             "GetShardIterator" => self.get_shard_iterator(call).await,
             "GetRecords" => self.get_records(call).await,
             "ListShards" => self.list_shards(call).await,
-            "DescribeStream" => self.describe_stream(call).await,
+            "DescribeStream" | "DescribeStreamSummary" => self.describe_stream(call).await,
             "PutRecords" if !refuse.is_empty() => self.put_records(call, refuse).await,
             "SubscribeToShard" if self.fanout == Fanout::Made => self.subscribe(call, scissors).await,
             _ => self.upstream.pass(call).await,

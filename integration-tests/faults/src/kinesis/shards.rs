@@ -141,10 +141,17 @@ impl Front {
             .collect())
     }
 
-    /// Shards that are gone are not described either.
+    /// Shards that are gone are not described either, and the retention is the one that was set.
     pub(super) async fn describe_stream(&self, call: &Call) -> Upstreamed {
-        let mut answer = self.upstream.ask(call, "DescribeStream", &call.json).await?;
+        let mut answer = self.upstream.ask(call, &call.operation, &call.json).await?;
         let stream = call.stream.clone().unwrap_or_default();
+        if let Some(hours) = self.faults.retention(&stream) {
+            for described in ["StreamDescription", "StreamDescriptionSummary"] {
+                if let Some(fields) = answer.json[described].as_object_mut() {
+                    fields.insert("RetentionPeriodHours".to_owned(), json!(hours));
+                }
+            }
+        }
         if let Some(shards) = answer.json["StreamDescription"]["Shards"].as_array_mut() {
             shards.retain(|shard| !self.faults.gone(&(stream.clone(), id(shard).to_owned())));
         }

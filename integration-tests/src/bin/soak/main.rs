@@ -24,7 +24,7 @@ use shardwright_integration_tests::{
     cluster::{Cluster, Metadata},
     endpoint::{self, Endpoint},
     layer::{self, Layer},
-    ledger::{self, Found, Verdict},
+    ledger::{self, Verdict},
     load::{Load, Plan},
     readback, servers,
 };
@@ -36,7 +36,8 @@ const SOURCE: &str = "orders-in";
 const COPY: &str = "orders-out";
 const WORKERS: [&str; 3] = ["worker-0", "worker-1", "worker-2"];
 const COORDINATORS: usize = 2;
-const ROUND: Duration = Duration::from_secs(60);
+/// Trouble between two points of rest, which take the rest of about a minute.
+const ROUND: Duration = Duration::from_secs(45);
 /// How long a point of rest may be waited for.
 const SETTLES_WITHIN: Duration = Duration::from_secs(90);
 const LOAD: Plan = Plan { keys: 100, per_second: 400, padding: 40 };
@@ -47,6 +48,9 @@ struct Args {
     /// How long
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
+    /// How the source is read: kinesis.consumer.mode
+    #[arg(long, default_value = "polling")]
+    mode: String,
     /// Where chance comes from; the time if absent
     #[arg(long)]
     seed: Option<u64>,
@@ -60,7 +64,7 @@ async fn main() -> ExitCode {
     let seed = args.seed.unwrap_or(now.as_secs());
     let dir = std::env::temp_dir().join(format!("shardwright-soak-{}", std::process::id()));
     println!("soak: {} minutes, seed {seed}", args.minutes);
-    match soak(&dir, Duration::from_secs_f64(args.minutes.max(0.1) * 60.0), seed).await {
+    match soak(&dir, &args, seed).await {
         Ok(true) => {
             std::fs::remove_dir_all(&dir).ok();
             ExitCode::SUCCESS
@@ -76,7 +80,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn soak(dir: &Path, time: Duration, seed: u64) -> Result<bool> {
+async fn soak(dir: &Path, args: &Args, seed: u64) -> Result<bool> {
+    let time = Duration::from_secs_f64(args.minutes.max(0.1) * 60.0);
     let etcd = servers::Etcd::start(&dir.join("etcd")).await?;
     let endpoint = Endpoint::start(endpoint::quick()).await?;
     endpoint::create_stream(&endpoint.client(), SOURCE, 4).await?;
@@ -92,11 +97,17 @@ async fn soak(dir: &Path, time: Duration, seed: u64) -> Result<bool> {
         cluster.start_worker(worker)?;
     }
     let files = dir.join("files");
-    create(&cluster, &layer, &files).await?;
+    create(&cluster, &layer, &files, &args.mode).await?;
     let client = endpoint.client();
     let trouble = Trouble::new(seed, cluster, layer, links, client.clone());
     let load = Load::start(client.clone(), SOURCE, LOAD);
-    let mut run = Run { trouble, load, client, files, growth: Growth::default(), start: Instant::now() };
+    let books = Books {
+        client,
+        dir: files.join("archive"),
+        copy: readback::Stream::default(),
+        archive: readback::Files::default(),
+    };
+    let mut run = Run { trouble, load, books, growth: Growth::default(), start: Instant::now() };
     let went = tokio::select! {
         went = run.rounds(time) => went,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
@@ -111,7 +122,7 @@ async fn soak(dir: &Path, time: Duration, seed: u64) -> Result<bool> {
     }
 }
 
-async fn create(cluster: &Cluster, layer: &Layer, files: &Path) -> Result<()> {
+async fn create(cluster: &Cluster, layer: &Layer, files: &Path, mode: &str) -> Result<()> {
     let admin = cluster.admin();
     admin
         .wait("the workers join", Duration::from_secs(60), |status| {
@@ -126,10 +137,13 @@ async fn create(cluster: &Cluster, layer: &Layer, files: &Path) -> Result<()> {
             endpoint::ACCESS_KEY
         )
     };
+    // A consumer is named where one is needed, and only there.
+    let consumer = if mode == "efo" { ", kinesis.consumer.name = 'soak-{sink}'" } else { "" };
     let (source, sink, files) = (keys(layer.source_url()), keys(layer.sink_url()), files.display());
     for statement in [
         format!(
-            "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', {source}) \
+            "CREATE SOURCE orders (key VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', \
+             kinesis.consumer.mode = '{mode}'{consumer}, {source}) \
              FORMAT PLAIN ENCODE JSON"
         ),
         format!(
@@ -153,10 +167,17 @@ async fn reading(cluster: &Cluster) -> Result<Duration> {
 struct Run {
     trouble: Trouble,
     load: Load,
-    client: Client,
-    files: PathBuf,
+    books: Books,
     growth: Growth,
     start: Instant,
+}
+
+/// What the destinations hold, as far as it was read.
+struct Books {
+    client: Client,
+    dir: PathBuf,
+    copy: readback::Stream,
+    archive: readback::Files,
 }
 
 impl Run {
@@ -168,11 +189,8 @@ impl Run {
         if time < ROUND * 2 {
             self.growth.measure(&self.trouble.cluster);
         }
-        let mut number = 0;
         while Instant::now() < end {
-            number += 1;
-            let until = (self.start + round * number).min(end);
-            self.trouble.until(until).await?;
+            self.trouble.until((Instant::now() + round).min(end)).await?;
             if !self.rest().await? {
                 return Ok(false);
             }
@@ -188,7 +206,7 @@ impl Run {
         let turns = self.load.sent() / LOAD.keys;
         let sent: BTreeMap<String, u64> = (0..LOAD.keys).map(|k| (format!("key-{k:03}"), turns)).collect();
         let healed = Instant::now();
-        let verdicts = self.settled(&sent).await?;
+        let verdicts = self.books.settled(&sent).await?;
         reading(&self.trouble.cluster).await?;
         let texts: Vec<String> =
             verdicts.iter().map(|(name, verdict)| format!("{name}: {verdict}")).collect();
@@ -202,8 +220,24 @@ impl Run {
         Ok(judged(&verdicts))
     }
 
+    /// The last books, over all that was sent, and what grew.
+    async fn end(mut self) -> Result<bool> {
+        let (idle, trouble) = (Load::idle(), &self.trouble);
+        let sent = std::mem::replace(&mut self.load, idle).stop().await?;
+        let verdicts = self.books.settled(&sent).await?;
+        println!("\n{}", trouble.summary());
+        println!("{}", self.growth.table());
+        let balanced = judged(&verdicts);
+        for (name, verdict) in &verdicts {
+            println!("ledger: {name}: {verdict}");
+        }
+        Ok(balanced)
+    }
+}
+
+impl Books {
     /// The books over `sent` once they balance, or as they are when that takes too long.
-    async fn settled(&self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
+    async fn settled(&mut self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
         let deadline = Instant::now() + SETTLES_WITHIN;
         loop {
             let verdicts = self.audit(sent).await?;
@@ -215,28 +249,16 @@ impl Run {
     }
 
     /// The books over `sent`; what was sent later is left out.
-    async fn audit(&self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
-        let sent_by_then = |found: &Found| sent.get(&found.key).is_none_or(|count| found.n < *count);
-        let copy = readback::kinesis(&self.client, COPY).await.context("reading the copy")?;
+    async fn audit(&mut self, sent: &BTreeMap<String, u64>) -> Result<Vec<(&'static str, Verdict)>> {
+        self.copy.read_on(&self.client, COPY).await.context("reading the copy")?;
         let shards = endpoint::shards(&self.client, SOURCE).await?;
         let splits: Vec<String> = shards.iter().map(|shard| shard.shard_id().to_owned()).collect();
-        let archive = readback::files(&self.files.join("archive"), &splits)?;
-        let judge = |found: Vec<Found>| ledger::audit(sent, found.into_iter().filter(sent_by_then));
-        Ok(vec![("copy", judge(copy)), ("archive", judge(archive))])
-    }
-
-    /// The last books, over all that was sent, and what grew.
-    async fn end(mut self) -> Result<bool> {
-        let (idle, trouble) = (Load::idle(), &self.trouble);
-        let sent = std::mem::replace(&mut self.load, idle).stop().await?;
-        let verdicts = self.settled(&sent).await?;
-        println!("\n{}", trouble.summary());
-        println!("{}", self.growth.table());
-        let balanced = judged(&verdicts);
-        for (name, verdict) in &verdicts {
-            println!("ledger: {name}: {verdict}");
-        }
-        Ok(balanced)
+        let archive = self.archive.read_on(&self.dir, &splits)?;
+        let by_then = |found: &ledger::Found| sent.get(&found.key).is_none_or(|count| found.n < *count);
+        Ok(vec![
+            ("copy", ledger::audit(sent, self.copy.found().filter(by_then))),
+            ("archive", ledger::audit(sent, archive.into_iter().filter(by_then))),
+        ])
     }
 }
 
