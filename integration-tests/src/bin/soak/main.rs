@@ -49,7 +49,7 @@ struct Args {
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     /// How the source is read: kinesis.consumer.mode
-    #[arg(long, default_value = "polling")]
+    #[arg(long, default_value = "polling", value_parser = ["polling", "efo", "auto"])]
     mode: String,
     /// Where chance comes from; the time if absent
     #[arg(long)]
@@ -99,7 +99,8 @@ async fn soak(dir: &Path, args: &Args, seed: u64) -> Result<bool> {
     let files = dir.join("files");
     create(&cluster, &layer, &files, &args.mode).await?;
     let client = endpoint.client();
-    let trouble = Trouble::new(seed, cluster, layer, links, client.clone());
+    let mut trouble = Trouble::new(seed, cluster, layer, links, client.clone());
+    trouble.fanout = args.mode != "polling";
     let load = Load::start(client.clone(), SOURCE, LOAD);
     let books = Books {
         client,

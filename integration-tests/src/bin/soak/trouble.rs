@@ -32,6 +32,8 @@ enum Mend {
 /// The source of all trouble, and the cluster that has it.
 pub struct Trouble {
     pub cluster: Cluster,
+    /// The source is pushed to, not polled.
+    pub fanout: bool,
     rng: StdRng,
     layer: Layer,
     /// Before each coordinator.
@@ -45,7 +47,7 @@ pub struct Trouble {
 impl Trouble {
     pub fn new(seed: u64, cluster: Cluster, layer: Layer, fronts: Vec<Link>, client: Client) -> Self {
         let (rng, due, counts) = (StdRng::seed_from_u64(seed), Vec::new(), BTreeMap::new());
-        Self { cluster, rng, layer, fronts, client, due, round: 0, counts }
+        Self { cluster, fanout: false, rng, layer, fronts, client, due, round: 0, counts }
     }
 
     /// Makes trouble until then.
@@ -137,7 +139,26 @@ impl Trouble {
 
     fn reads(&mut self) -> Option<&'static str> {
         let read = |fault, probability| Rule::new(fault).on("GetRecords").probability(probability);
+        let event =
+            |fault, probability| Rule::new(fault).on("SubscribeToShardEvent").probability(probability);
+        let begin = |fault, probability| Rule::new(fault).on("SubscribeToShard").probability(probability);
+        let error = |code: &str| Fault::Error { code: code.to_owned(), status: 400 };
         let faults = self.layer.source.clone();
+        if self.fanout && self.rng.random_bool(0.7) {
+            let choice = vec![
+                event(error("InternalFailureException"), 0.2),
+                event(Fault::Empty, 0.3),
+                event(Fault::Cut, 0.3),
+                event(Fault::HalfOpen, 0.2).times(2),
+                event(Fault::Delay { ms: 50, jitter_ms: 1500 }, 0.5),
+                begin(error("ResourceInUseException"), 0.7),
+                begin(error("LimitExceededException"), 0.7),
+                begin(Fault::HalfOpen, 0.5).times(2),
+                begin(Fault::Cut, 0.5),
+            ];
+            self.any(&faults, choice);
+            return Some("subscriptions");
+        }
         let choice = vec![
             read(Fault::throttled(), 0.7),
             read(Fault::Empty, 0.8),
