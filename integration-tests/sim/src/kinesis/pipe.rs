@@ -100,6 +100,7 @@ impl Pipe {
                 (sender.hung_up, sender.unread.0 < WINDOW_BYTES && sender.unread.1 < WINDOW_FRAMES)
             };
             if hung_up {
+                self.note(subscription, "hung up");
                 lock(&self.model).hang_up(subscription);
                 return;
             }
@@ -108,13 +109,11 @@ impl Pipe {
                 Push::Event(body, _) => self.send(Some(frame::event(&body))),
                 Push::Nothing => break,
                 Push::End => {
-                    self.net
-                        .note(Place::Kinesis, format!("{} subscription {subscription} ended", self.place));
+                    self.note(subscription, "ended");
                     return self.send(None);
                 }
                 Push::Refused(refusal) => {
-                    let line = format!("{} subscription {subscription} ended: {}", self.place, refusal.code);
-                    self.net.note(Place::Kinesis, line);
+                    self.note(subscription, &format!("ended: {}", refusal.code));
                     self.send(Some(frame::exception(&refusal)));
                     return self.send(None);
                 }
@@ -122,6 +121,10 @@ impl Pipe {
         }
         let net = self.net.clone();
         net.after(PUSH_EVERY, move || self.pump(subscription));
+    }
+
+    fn note(&self, subscription: u64, what: &str) {
+        self.net.note(Place::Kinesis, format!("{} subscription {subscription} {what}", self.place));
     }
 
     fn send(self: &Arc<Self>, sent: Sent) {
@@ -138,10 +141,9 @@ impl Pipe {
         let mut receiver = lock(&self.receiver);
         receiver.early.insert(number, sent);
         let next = receiver.next;
-        while let Some(sent) = {
-            let next = receiver.next;
-            receiver.early.remove(&next)
-        } {
+        loop {
+            let expected = receiver.next;
+            let Some(sent) = receiver.early.remove(&expected) else { break };
             receiver.next += 1;
             if let Some(body) = &receiver.body {
                 // No room cannot be, as the window is smaller; nobody there hangs up by itself.

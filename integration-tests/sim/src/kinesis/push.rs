@@ -101,9 +101,9 @@ impl Model {
             }
             earlier.state = State::TakenOver;
         }
-        let note = format!("{name}/{index} {}", start.told(place));
         self.subscriptions.number += 1;
         let id = self.subscriptions.number;
+        let note = format!("{name}/{index} {}, subscription {id}", start.told(place));
         let bytes = ReadBytes::default();
         let subscription = Subscription {
             stream: name,

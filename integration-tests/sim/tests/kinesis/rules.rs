@@ -1,7 +1,5 @@
 //! The simulated Kinesis keeps the rules of the real one: asked as the SDK asks, by operation and JSON.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
-
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};

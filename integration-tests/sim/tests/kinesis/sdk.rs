@@ -1,15 +1,8 @@
 //! The real SDK against the simulated Kinesis, over the simulated network, on a paused clock.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
-
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use aws_sdk_kinesis::{
-    Client,
-    config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig, retry::RetryConfig},
     error::ProvideErrorMetadata,
     operation::subscribe_to_shard::SubscribeToShardOutput,
     primitives::Blob,
@@ -18,77 +11,17 @@ use aws_sdk_kinesis::{
         SubscribeToShardEventStream,
     },
 };
-use aws_smithy_async::time::TimeSource;
-use bytes::Bytes;
 use shardwright_sim::{
-    kinesis::{EntryFailure, Model, REGION, Shape, http, shard_id},
-    net::{Link, Net},
+    kinesis::{EntryFailure, shard_id},
+    net::Link,
     os::EPOCH_MS,
     place::Place,
 };
 use tokio::time::{Instant, sleep, timeout};
 
-const HERE: Place = Place::Worker(0);
-
-/// The wall clock of a machine: so much ahead of the truth.
-struct Clock(Net, Duration);
-
-impl TimeSource for Clock {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MS) + self.0.now() + self.1
-    }
-}
-
-impl std::fmt::Debug for Clock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("clock")
-    }
-}
-
-struct World {
-    net: Net,
-    model: Arc<Mutex<Model>>,
-    client: Client,
-}
+use crate::{HERE, World};
 
 impl World {
-    /// A stream `in`, and a client of it. Must be called in a runtime whose clock is paused.
-    fn new() -> Self {
-        Self::ahead(Duration::ZERO)
-    }
-
-    /// As [`World::new`]; the client's clock is wrong.
-    fn ahead(ahead: Duration) -> Self {
-        let net = Net::new(11);
-        let model = Arc::new(Mutex::new(Model::new(11)));
-        model.lock().unwrap().create(net.now(), "in", Shape::default());
-        let config = aws_sdk_kinesis::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .time_source(Clock(net.clone(), ahead))
-            .http_client(http::client(net.clone(), HERE, model.clone()))
-            .build();
-        let driven = net.clone();
-        let begin = Instant::now();
-        tokio::spawn(async move {
-            loop {
-                sleep(Duration::from_millis(1)).await;
-                driven.run_until(begin.elapsed());
-            }
-        });
-        Self { net, model, client: Client::from_conf(config) }
-    }
-
-    fn load(&self, values: std::ops::Range<u32>) {
-        let mut model = self.model.lock().unwrap();
-        for value in values {
-            model.put(self.net.now(), "in", "key", Bytes::from(value.to_string()));
-        }
-    }
-
     async fn consumer(&self) -> String {
         let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/in";
         let made = self.client.register_stream_consumer().stream_arn(arn).consumer_name("fan").send().await;
@@ -144,7 +77,7 @@ async fn records_are_written_and_read_back() {
         let data = Blob::new(i.to_string());
         PutRecordsRequestEntry::builder().partition_key(format!("k{i}")).data(data).build().unwrap()
     };
-    world.model.lock().unwrap().fail_entries(1, EntryFailure::Throughput);
+    world.model().fail_entries(1, EntryFailure::Throughput);
     let put = world.client.put_records().stream_name("in").set_records(Some((0..4).map(entry).collect()));
     let put = put.send().await.unwrap();
     assert_eq!(put.failed_record_count, Some(1));
@@ -166,7 +99,7 @@ async fn records_are_written_and_read_back() {
     assert_eq!(read.millis_behind_latest, Some(0));
     let arrived = read.records[0].approximate_arrival_timestamp.unwrap().to_millis().unwrap();
     assert!(arrived >= EPOCH_MS as i64);
-    world.model.lock().unwrap().expire_iterators(world.net.now());
+    world.model().expire_iterators(world.net.now());
     let error = world.client.get_records().shard_iterator(&token).send().await.unwrap_err();
     assert_eq!(error.code(), Some("ExpiredIteratorException"));
     assert_eq!(error.raw_response().unwrap().headers().get("date"), Some("Thu, 01 Oct 2026 00:00:00 GMT"));
@@ -175,7 +108,7 @@ async fn records_are_written_and_read_back() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_may_be_five_minutes_wrong() {
     let list = |world: &World| {
-        world.model.lock().unwrap().check_clocks(true);
+        world.model().check_clocks(true);
         world.client.list_shards().stream_name("in").send()
     };
     list(&World::ahead(Duration::from_secs(290))).await.unwrap();
@@ -197,7 +130,7 @@ async fn what_is_told_leaves_out_reads_that_brought_nothing() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].starts_with("w0 GetShardIterator in/0 LATEST at 0#"), "{told:?}");
     assert!(told[1].starts_with("w0 GetRecords in/0 2 records 0#"), "{told:?}");
-    assert_eq!(world.model.lock().unwrap().empty_polls(), 2);
+    assert_eq!(world.model().empty_polls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +149,7 @@ async fn a_broken_connection_is_an_io_error_although_the_request_was_served() {
         other => panic!("{other:?}"),
     };
     assert!(cause.is_io(), "{cause:?}");
-    assert_eq!(world.model.lock().unwrap().records("in").next().unwrap().records.len(), 1);
+    assert_eq!(world.model().records("in").next().unwrap().records.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,7 +166,7 @@ async fn a_subscription_brings_records_in_order_and_ends_with_the_shard() {
         all.extend(texts(&next(&mut events).await.unwrap()));
     }
     assert_eq!(all, (3..2000).map(|i| i.to_string()).collect::<Vec<_>>());
-    world.model.lock().unwrap().split(world.net.now(), "in", 0).unwrap();
+    world.model().split(world.net.now(), "in", 0).unwrap();
     let last = next(&mut events).await.unwrap();
     let children: Vec<String> = last.child_shards().iter().map(|child| child.shard_id.clone()).collect();
     assert_eq!(children, [shard_id(1), shard_id(2)]);
@@ -290,7 +223,7 @@ async fn a_half_open_subscription_is_silent() {
     let mut events = world.subscribe(&consumer, 0, horizon()).await.unwrap();
     next(&mut events).await.unwrap();
     let until = world.net.now() + Duration::from_secs(60);
-    world.model.lock().unwrap().half_open("in", 0, until);
+    world.model().half_open("in", 0, until);
     world.load(0..1);
     assert!(timeout(Duration::from_secs(50), next(&mut events)).await.is_err());
     assert_eq!(texts(&next(&mut events).await.unwrap()), ["0"]);
@@ -301,13 +234,13 @@ async fn a_subscriber_who_does_not_read_stops_the_service() {
     let world = World::new();
     let consumer = world.consumer().await;
     for _ in 0..100 {
-        world.model.lock().unwrap().put(world.net.now(), "in", "k", vec![b'x'; 100_000].into());
+        world.model().put(world.net.now(), "in", "k", vec![b'x'; 100_000].into());
     }
     let mut events = world.subscribe(&consumer, 0, horizon()).await.unwrap();
     sleep(Duration::from_secs(60)).await;
     // The window is 1 MiB, an event of two records 267 kB of base64; what is behind it has not left the service.
-    let last = world.model.lock().unwrap().records("in").next().unwrap().records[12].number;
-    world.model.lock().unwrap().trim(world.net.now(), "in", 0, Some(last)).unwrap();
+    let last = world.model().records("in").next().unwrap().records[12].number;
+    world.model().trim(world.net.now(), "in", 0, Some(last)).unwrap();
     let mut count = 0;
     loop {
         let event = next(&mut events).await.unwrap();
