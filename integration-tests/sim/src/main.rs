@@ -110,6 +110,9 @@ fn many(args: &Args) -> ExitCode {
     ExitCode::from(u8::from(!failed.is_empty()))
 }
 
+/// So much of a story is told unasked.
+const STORY_LINES: usize = 80;
+
 /// Finds the shortest prefix of a seed's faults that still fails, and tells the end of its story.
 fn shorten(number: u64) {
     let all = Script::of(number).faults.len();
@@ -118,5 +121,11 @@ fn shorten(number: u64) {
     for (at, fault) in Script::of(number).prefix(shortest).faults {
         println!("  {:>8.3} {fault}", at.as_secs_f64());
     }
-    println!("its story: make sim SEED={number} FAULTS={shortest} STORY=1");
+    let args = ["--seed", &number.to_string(), "--faults", &shortest.to_string(), "--story"];
+    let told = runner::child(&args.map(ToOwned::to_owned), &[]).text;
+    let lines: Vec<&str> = told.lines().collect();
+    println!("\nthe end of its story (all of it: make sim SEED={number} FAULTS={shortest} STORY=1):");
+    for line in lines.iter().skip(lines.len().saturating_sub(STORY_LINES)) {
+        println!("{line}");
+    }
 }
