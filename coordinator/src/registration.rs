@@ -71,7 +71,8 @@ pub(crate) async fn run(term: Arc<Term>) {
         tokio::select! {
             biased;
             () = term.cancel.cancelled() => return,
-            Some(Ok((duty, outcome))) = tasks.join_next() => {
+            Some(ended) = tasks.join_next() => {
+                let (duty, outcome) = ended.expect("a duty does not panic and is not cancelled");
                 busy.remove(&duty.sink().id);
                 note(&term, seen.entry(duty.sink().id).or_default(), (duty, outcome)).await;
                 continue;
@@ -164,6 +165,10 @@ impl Duty {
 /// Draws the conclusions from what came of a duty.
 async fn note(term: &Term, seen: &mut Seen, (duty, outcome): (Duty, Result<()>)) {
     let now = term.clock.now();
+    if seen.releasing != matches!(duty, Duty::Release { .. }) {
+        // It was dropped meanwhile: the outcome says nothing about what is due now.
+        return;
+    }
     let Err(error) = outcome else {
         *seen = Seen { due: now + LOOK_EVERY, releasing: seen.releasing, ..Seen::default() };
         return;

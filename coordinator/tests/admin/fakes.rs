@@ -39,6 +39,8 @@ pub struct Service {
     pub refuses: Option<&'static str>,
     /// It answers nobody who wants to register.
     pub stuck: bool,
+    /// It takes its time to look somebody up.
+    pub slow: bool,
 }
 
 /// Services by name.
@@ -70,6 +72,9 @@ impl Registrar for Fan {
         self.optional
     }
     async fn find(&self, name: &str) -> Result<Registered> {
+        if self.service(|service| service.slow) {
+            tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        }
         let known = self.service(|service| service.known.iter().any(|known| known == name));
         Ok(if known { Registered::Ready } else { Registered::Absent })
     }

@@ -114,3 +114,15 @@ async fn the_claim_is_durable_before_the_service_is_asked() {
     objects(&next, |objects| objects.len() == 1).await;
     assert!(known("reg-e").is_empty());
 }
+
+#[tokio::test]
+async fn a_sink_that_is_dropped_while_it_is_looked_up_is_released_soon() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-f".into()).or_default().slow = true;
+    cluster.run(&source("s", "service = 'reg-f'")).await;
+    // The leader looks it up by itself, too, at every moment of this.
+    cluster.run(&sink("one", "s", "")).await;
+    cluster.run("DROP SINK one").await;
+    objects(&cluster, |objects| objects.len() == 1).await;
+    assert!(known("reg-f").is_empty());
+}
