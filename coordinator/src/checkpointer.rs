@@ -20,6 +20,7 @@ use std::{
 use logic::{
     checkpoint::{Group, LaneId, Moved, Pending, Verdict},
     gate::Released,
+    mutant,
 };
 use model::{Checkpoint, Epoch, TaskId};
 use proto::v1;
@@ -159,7 +160,7 @@ async fn write(term: &Term, group: &Group) -> Result<()> {
         Ok(Outcome::Lost(_)) => lost(term, group),
         Err(error) if error.kind == ErrorKind::Unknown => {
             tracing::warn!(%error, worker = group.lane.0, "answer of a checkpoint was lost, reading its lane");
-            if landed(term, &group.lane, serial, &writes).await? {
+            if mutant::on("unknown_counts_as_durable") || landed(term, &group.lane, serial, &writes).await? {
                 durable(term, group);
             }
         }
@@ -176,11 +177,17 @@ fn transaction(state: &State, group: &Group) -> (Vec<Guard>, Vec<Write>, u64) {
     let assignment = |(task, checkpoint): &(TaskId, Checkpoint)| {
         Guard::Unchanged(keys.key::<AssignmentKey>(task), checkpoint.epoch.revision)
     };
-    let mut guards: Vec<Guard> = group.writes.iter().map(assignment).collect();
-    guards.push(match lane {
+    let lane_guard = match lane {
         Some(lane) => Guard::Unchanged(lane_key, lane.mod_revision),
         None => Guard::Absent(lane_key),
-    });
+    };
+    let mut guards: Vec<Guard> = Vec::with_capacity(group.writes.len() + 2);
+    if !mutant::on("no_fence") {
+        guards.extend(group.writes.iter().map(assignment));
+    }
+    if !mutant::on("no_lane") {
+        guards.push(lane_guard);
+    }
     let mut writes: Vec<Write> =
         group.writes.iter().map(|(task, checkpoint)| keys.put::<CheckpointKey>(task, checkpoint)).collect();
     writes.push(keys.put::<LaneKey>(&group.lane, &Lane { serial }));

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use logic::plan::{Action, Assign};
+use logic::{
+    mutant,
+    plan::{Action, Assign},
+};
 use model::{Epoch, TaskId};
 use opentelemetry::KeyValue;
 use store::{AssignmentKey, CheckpointKey, Guard, Keyspace, ObjectKey, SplitKey, View, Write};
@@ -123,10 +126,11 @@ fn assign(keys: &Keyspace, assign: &Assign) -> (Vec<Guard>, Vec<Write>) {
         Some(revision) => Guard::Unchanged(key, revision),
         None => Guard::Absent(key),
     };
-    let guards = vec![
-        guard(keys.key::<AssignmentKey>(&assign.task), assign.replaces.map(|epoch| epoch.revision)),
-        guard(keys.key::<CheckpointKey>(&assign.task), assign.checkpoint),
-    ];
+    let replaces = assign.replaces.map(|epoch| epoch.revision);
+    let mut guards = vec![guard(keys.key::<AssignmentKey>(&assign.task), replaces)];
+    if !mutant::on("assign_unguarded") {
+        guards.push(guard(keys.key::<CheckpointKey>(&assign.task), assign.checkpoint));
+    }
     (guards, vec![keys.put::<AssignmentKey>(&assign.task, &assign.assignment)])
 }
 

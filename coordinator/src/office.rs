@@ -11,6 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use connector::Registry;
+use logic::mutant;
 use store::{ElectionTiming, Keyspace, MetadataStore};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -119,7 +120,9 @@ impl Office {
             tokio::select! {
                 biased;
                 () = term.cancel.cancelled() => {}
-                () = over.cancelled() => term.end(Level::Warn, "the leadership is over"),
+                () = over.cancelled(), if !mutant::on("deposed_leader_answers") => {
+                    term.end(Level::Warn, "the leadership is over");
+                }
                 Some(ended) = loops.join_next() => {
                     term.end(Level::Error, &format!("a loop of the term ended: {ended:?}"));
                 }

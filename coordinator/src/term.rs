@@ -11,6 +11,7 @@ use std::{
 };
 
 use connector::Registry;
+use logic::mutant;
 use model::{ObjectId, TaskId};
 use proto::v1;
 use store::{Commit, Guard, Health, Leadership, MetadataStore, Snapshot, Write};
@@ -156,7 +157,10 @@ impl Term {
     /// Whether a heartbeat may be answered now: only while nobody else can lead (P3).
     pub fn may_answer(&self) -> bool {
         let leadership = self.leadership.lock().expect("no code panics while it holds the leadership");
-        leadership.as_ref().is_some_and(|leadership| leadership.may_answer(Instant::now()))
+        let answers = |leadership: &Leadership| {
+            mutant::on("deposed_leader_answers") || leadership.may_answer(Instant::now())
+        };
+        leadership.as_ref().is_some_and(answers)
     }
 
     /// Gives the leadership back, so that another may lead at once. Never to be had again under this revision (P5).
@@ -177,7 +181,9 @@ impl Term {
         let mut state = self.state();
         state.memory.load(view);
         // Heartbeats were answered before now, also of processes that had not joined: what was not heard counts from here.
-        state.memory.observed.heard.elected_at = self.clock.now();
+        if !mutant::on("term_remembers") {
+            state.memory.observed.heard.elected_at = self.clock.now();
+        }
         state.loaded = true;
         drop(state);
         self.loaded.send_replace(true);
@@ -234,6 +240,13 @@ impl Term {
     /// Ends the term. Workers are told nothing (P14): their streams end, and they look for the next leader.
     pub fn end(&self, level: Level, why: &str) {
         if !self.cancel.is_cancelled() {
+            if mutant::on("deposed_leader_stops_workers") {
+                let mut state = self.state();
+                state.memory.observed.assignments.clear();
+                state.memory.lists += 1;
+                drop(state);
+                self.push_lists();
+            }
             self.events.tell(level, "leader_resigned", format!("this coordinator leads no more: {why}"), &[]);
             self.cancel.cancel();
         }

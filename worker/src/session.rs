@@ -12,7 +12,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use connector::Registry;
-use logic::Timing;
+use logic::{Timing, mutant};
 use proto::Wire;
 use proto::v1::{self, coordinator_message::Message as Down, worker_message::Message as Up};
 use tokio::{
@@ -157,7 +157,7 @@ impl Session {
     }
 
     async fn next(&mut self, phase: &mut Phase) -> Event {
-        let fence = self.runs.fence().deadline();
+        let fence = self.runs.fence().deadline().filter(|_| !mutant::on("late_answer_revives"));
         // Kept across events: a busy session must beat too.
         let tick = self.runs.next_deadline().map_or(self.tick_at, |at| at.min(self.tick_at));
         tokio::select! { biased;
@@ -322,13 +322,16 @@ impl Session {
         let Some((_, sent)) = self.sent.iter().find(|(n, _)| *n == number).copied() else {
             return self.runs.fence().holds();
         };
+        let sent = if mutant::on("fence_from_answer") { Instant::now() } else { sent };
         self.sent.retain(|(n, _)| *n >= number);
         self.answered_at = Instant::now();
         self.runs.fence().extend(sent + self.fence_after)
     }
 
     async fn list(&mut self, phase: &mut Phase, list: v1::SetTasks, received: Instant) {
-        if !self.answered(list.heartbeat) {
+        let heartbeat =
+            if mutant::on("list_answers_unseen_heartbeats") { self.heartbeat } else { list.heartbeat };
+        if !self.answered(heartbeat) {
             return self.fenced(phase, "a list came past the deadline").await;
         }
         if self.runs.fence().deadline().is_none() {

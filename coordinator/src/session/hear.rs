@@ -3,6 +3,7 @@
 use logic::{
     checkpoint::{Moved, Verdict},
     gate::{Failure, Released},
+    mutant,
     plan::RunReport,
 };
 use model::{Epoch, Position, TaskId, Timestamp};
@@ -106,7 +107,7 @@ impl Term {
             session.heartbeat = session.heartbeat.max(heartbeat.number);
             session.budget = (heartbeat.budget_used, heartbeat.budget_size);
             session.heard_at = self.clock.now();
-            loaded && !session.joined
+            (loaded || mutant::on("list_before_loaded")) && !session.joined
         };
         if must_join && !self.join(id).await {
             return;

@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
-use logic::plan::{StopOrder, TaskList};
+use logic::{
+    mutant,
+    plan::{StopOrder, TaskList},
+};
 use model::{ObjectId, SplitId};
 use proto::v1::{self, coordinator_message::Message};
 
 use super::Sent;
 use crate::{
+    clock,
     memory::Memory,
     term::{State, Term},
 };
@@ -65,12 +69,16 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
     let sinks: BTreeSet<ObjectId> = list.run.iter().map(|run| run.task.sink).collect();
     let sinks: Vec<&model::SinkSpec> = sinks.iter().filter_map(|id| memory.sink(*id)).collect();
     let sources: BTreeSet<ObjectId> = sinks.iter().map(|sink| sink.source).collect();
+    let gate = |left: Duration| match mutant::on("gate_by_wall_clock") {
+        true => left + Duration::from_millis(clock::wall_ms().unsigned_abs()),
+        false => left,
+    };
     let run = list.run.iter().zip(readers).map(|(run, readers)| v1::RunTask {
         task: Some((&run.task).into()),
         epoch: Some(run.epoch.into()),
         source_id: memory.sink(run.task.sink).map(|sink| sink.source.to_string()).unwrap_or_default(),
         start: Some(proto::position_to_wire(&run.start)),
-        gate: Some(to_wire(run.gate)),
+        gate: Some(to_wire(gate(run.gate))),
         readers: *readers,
         caught_up_at_ms: memory
             .observed

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use logic::mutant;
 use proto::v1::{self, coordinator_message::Message, session_server, worker_message};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,6 +70,9 @@ async fn converse(
     };
     let worker = hello.worker.clone();
     let (id, end) = term.open_session(hello, out);
+    if mutant::on("late_hello_displaces") {
+        term.hear(id, worker_message::Message::Heartbeat(v1::Heartbeat::default())).await;
+    }
     loop {
         let message = tokio::select! {
             biased;

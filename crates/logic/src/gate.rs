@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use model::{Assignment, Epoch, Predecessor, Release, TaskId};
 
-use crate::Timing;
+use crate::{Timing, mutant};
 
 /// What the leader heard since its election. Moments are durations since any fixed origin of the leader's.
 #[derive(Clone, Debug, Default)]
@@ -81,16 +81,23 @@ impl Heard {
             .map(|(id, p)| (id.as_str(), p))
     }
 
+    /// Whether this process holds the name of that worker now.
+    #[must_use]
+    pub fn speaks_for(&self, process: &str, worker: &str) -> bool {
+        self.current(worker).is_some_and(|(id, _)| id == process)
+    }
+
     /// The processes that may be given tasks: each the current one of its worker, and heard within the session timeout.
     pub fn live<'a>(
         &'a self,
         timing: &'a Timing,
         now: Duration,
     ) -> impl Iterator<Item = (&'a str, &'a Process)> {
-        let current = |id: &str, p: &Process| self.current(&p.worker).is_some_and(|(last, _)| last == id);
         self.processes
             .iter()
-            .filter(move |(id, p)| p.heard_at + timing.session_timeout > now && current(id, p))
+            .filter(move |(id, p)| {
+                p.heard_at + timing.session_timeout > now && self.speaks_for(id, &p.worker)
+            })
             .map(|(id, p)| (id.as_str(), p))
     }
 
@@ -127,7 +134,8 @@ impl Heard {
         if let Some(released) = self.releases.get(&(task.clone(), epoch)) {
             return RunEnd::Over(if released.drained { Release::Drained } else { Release::Stopped });
         }
-        if self.superseded_at(&run.process, &run.instance).is_some() {
+        let superseded = self.superseded_at(&run.process, &run.instance).is_some();
+        if superseded && !mutant::on("restart_under_old_epoch") {
             return RunEnd::Over(Release::Stopped);
         }
         let given_up = self.last_heard(&run.process) + timing.session_timeout;
@@ -159,7 +167,8 @@ impl Heard {
     pub fn moment(&self, task: &TaskId, run: &Predecessor, timing: &Timing) -> Duration {
         let breath = timing.last_breath();
         if let Some(released) = self.releases.get(&(task.clone(), run.epoch)) {
-            return if released.drained { Duration::ZERO } else { released.at + breath };
+            let nothing_left = released.drained || mutant::on("stopped_counts_as_drained");
+            return if nothing_left { Duration::ZERO } else { released.at + breath };
         }
         // Two proofs, each enough: a later process of the same instance, and silence so long that the process has fenced itself.
         let silence = self.last_heard(&run.process) + timing.fence_after + breath;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use connector::{Sink, SinkCommon, Source};
-use logic::outbox::Order;
+use logic::{mutant, outbox::Order};
 use model::{Epoch, Position, SinkSpec, SourceSpec, TaskId, Timestamp};
 use tokio::{
     sync::{Semaphore, watch},
@@ -35,7 +35,11 @@ impl BuiltSink {
         match self.common.ordering {
             connector::Ordering::None => Order::Free,
             connector::Ordering::Key if self.spec.primary_key.is_empty() => Order::Whole,
-            connector::Ordering::Key if self.sink.capability().piecemeal => Order::Single,
+            connector::Ordering::Key
+                if self.sink.capability().piecemeal && !mutant::on("two_rows_of_a_key_in_a_request") =>
+            {
+                Order::Single
+            }
             connector::Ordering::Key => Order::Key,
         }
     }

@@ -4,7 +4,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use connector::{Error, ErrorKind, Rejected};
-use logic::outbox::{Failure as Again, Outcome, RequestId, Row};
+use logic::{
+    mutant,
+    outbox::{Failure as Again, Outcome, RequestId, Row},
+};
 use model::OnError;
 use opentelemetry::KeyValue;
 use tokio::time::Instant;
@@ -84,7 +87,9 @@ impl Writer {
                 let text = "no answer within the time of one attempt";
                 (Outcome::Unknown, self.trouble(&Error::new(ErrorKind::Unavailable, text)))
             }
-            Verdict::Error(error) if error.kind() == ErrorKind::Rejected => {
+            Verdict::Error(error)
+                if error.kind() == ErrorKind::Rejected || mutant::on("outage_uses_attempts") =>
+            {
                 for place in asked.iter().filter(|_| meant).filter_map(|row| self.outbox.row(id, *row)) {
                     self.refusals.refused(place, error.to_string());
                 }
@@ -177,7 +182,12 @@ impl Writer {
         };
         self.job.shown.bad(&cursor, &error, &sample, policy_name(policy));
         match (policy, record, &mut self.sink_letters) {
-            (OnError::DeadLetter, Some(record), Some(desk)) => desk.push(row.chunk, Letter { record, error }),
+            (OnError::DeadLetter, Some(record), Some(desk)) => {
+                if mutant::on("dead_letter_after_ack") {
+                    self.acks.ack(row.chunk, 1);
+                }
+                desk.push(row.chunk, Letter { record, error });
+            }
             (OnError::Skip, ..) => {
                 self.job.shown.totals.skipped.fetch_add(1, Relaxed);
                 self.acks.ack(row.chunk, 1);

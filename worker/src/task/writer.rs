@@ -17,6 +17,7 @@ use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use logic::{
     ack::{AckTracker, ChunkId, Tracked},
     batch::Limits,
+    mutant,
     outbox::{Outbox, Outcome, RequestId, Row},
     pace::Bucket,
 };
@@ -129,9 +130,10 @@ impl Writer {
     /// Runs until told to stop or until it must fail.
     pub(crate) async fn run(mut self, mut feed: Receiver<Feed>, mut control: Control) -> Ending {
         self.job.shown.waits_for("the gate: a request of an earlier owner may still land");
+        let gate = if mutant::on("first_write_does_not_wait") { self.origin } else { self.job.gate };
         tokio::select! { biased;
             _ = control.stopping() => return Ending::drained(),
-            () = sleep_until(self.job.gate) => {}
+            () = sleep_until(gate) => {}
         }
         self.job.shown.gate_opened();
         let (deadline, failure) = loop {
@@ -196,7 +198,9 @@ impl Writer {
             }
             Event::Fed(Some(Feed::End)) => {
                 self.outbox.close();
-                self.end = Some(self.track(Chunk::empty(Position::End), 1));
+                if !mutant::on("end_not_checkpointed") {
+                    self.end = Some(self.track(Chunk::empty(Position::End), 1));
+                }
             }
             Event::Fed(Some(Feed::Failed(failure))) => {
                 self.outbox.close();
@@ -309,6 +313,9 @@ impl Writer {
         }
         self.job.commons.metrics.sink_inflight.add(1, &[]);
         self.dirty = true;
+        if mutant::on("checkpoint_before_delivery") {
+            rows.iter().for_each(|row| self.acks.ack(row.chunk, 1));
+        }
         let fence = Arc::clone(&self.job.fence);
         let give_up = Instant::now() + self.job.commons.write_attempt_timeout;
         self.busy = Some(Box::pin(async move {
@@ -381,7 +388,9 @@ impl Writer {
             self.take(event);
             self.advance();
         }
-        sleep_until(self.origin + self.outbox.quiet_at()).await;
+        if !mutant::on("drained_too_early") {
+            sleep_until(self.origin + self.outbox.quiet_at()).await;
+        }
         self.advance();
     }
 

@@ -8,7 +8,10 @@ use model::{
 };
 
 use super::Table;
-use crate::plan::{Desired, Observed};
+use crate::{
+    mutant,
+    plan::{Desired, Observed},
+};
 
 /// What the discovery of one source remembers from one listing to the next, within a term.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +62,11 @@ pub fn merge(
     for split in listing {
         match table.get(&split.id) {
             None => {
-                let start = if first { source.start.of(&split.id).clone() } else { StartFrom::Horizon };
+                let start = match first {
+                    true => source.start.of(&split.id).clone(),
+                    false if mutant::on("children_at_latest") => StartFrom::At(at),
+                    false => StartFrom::Horizon,
+                };
                 merge.put.push((split.id.clone(), new_record(split, start, at)));
                 merge.discovered.push(split.id.clone());
             }

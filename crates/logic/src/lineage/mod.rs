@@ -13,7 +13,10 @@ use model::{ObjectId, SplitId, SplitRecord, SplitState, TaskId};
 pub use coverage::{holes, unlisted};
 pub use merge::{First, Loss, Merge, Remembered, bury, losses, merge};
 
-use crate::plan::{DesiredSink, Observed};
+use crate::{
+    mutant,
+    plan::{DesiredSink, Observed},
+};
 
 /// The splits of one source, of all creations of its stream.
 pub type Table = BTreeMap<SplitId, SplitRecord>;
@@ -53,7 +56,8 @@ pub fn standing(
         return Some(Standing::Gone { lost });
     }
     let waits = unfinished_parents(table, observed, id, (split, record));
-    Some(if waits.is_empty() { Standing::Ready } else { Standing::WaitsFor(waits) })
+    let ready = waits.is_empty() || mutant::on("no_parent_gate");
+    Some(if ready { Standing::Ready } else { Standing::WaitsFor(waits) })
 }
 
 fn ended(observed: &Observed, sink: ObjectId, split: &SplitId) -> bool {
@@ -79,7 +83,8 @@ pub fn unfinished_parents(
             let Some((parent, record)) = table.get_key_value(&SplitId::new(split.creation(), name)) else {
                 continue;
             };
-            if ended(observed, sink, parent) || !asked.insert(parent) {
+            let through = ended(observed, sink, parent) || (mutant::on("gate_reads_closed") && record.closed);
+            if through || !asked.insert(parent) {
                 continue;
             }
             let gone = matches!(record.state, SplitState::Gone { .. });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::{Epoch, Position, Release, TaskId};
 
 use super::{Desired, Observed};
-use crate::{Timing, gate::gate};
+use crate::{Timing, gate::gate, mutant};
 
 /// Everything that one process shall run and stop.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -68,7 +68,9 @@ pub fn list(
             }
         }
         let ended = observed.checkpoints.get(task).is_some_and(|c| c.value.position.is_end());
-        if run.process != process || released(task, *epoch) || ended {
+        let named = run.process == process
+            || (mutant::on("restart_under_old_epoch") && observed.heard.speaks_for(process, &run.worker));
+        if !named || released(task, *epoch) || ended {
             continue;
         }
         match observed.stopping.get(&(task.clone(), *epoch)) {

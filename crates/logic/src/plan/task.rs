@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Assignment, Epoch, ObjectId, Position, Release, SplitId, TaskId};
+use model::{Assignment, Epoch, ObjectId, Position, Release, SplitId, StartFrom, TaskId};
 
 use super::{
     Action, Assign, Desired, DesiredSink, Observed, Plan, Stop, StopReason, lanes::Lanes, words::seconds,
@@ -15,6 +15,7 @@ use crate::{
     assign::{Rules, Seats, balance, exchange, place},
     gate::{Failure, Process, RunEnd, gate, predecessor},
     lineage::{Standing, standing},
+    mutant,
 };
 
 /// A run that only a human can mend is tried again after this long nevertheless.
@@ -317,18 +318,25 @@ impl<'a> Round<'a> {
         let Some(spec_revision) = self.desired.spec_revision(task.sink) else { return };
         let mut predecessors = Vec::new();
         if let Some((epoch, run)) = vacancy.old {
-            let chain = run.predecessors.iter().cloned().map(|old| heard.as_heard(task, old));
+            let chain = run.predecessors.iter().filter(|_| !mutant::on("first_owner_forgotten"));
+            let chain = chain.cloned().map(|old| heard.as_heard(task, old));
             predecessors.extend(chain.chain([predecessor(epoch, run, vacancy.release)]));
             predecessors.retain(|old| heard.moment(task, old, self.timing) > self.now);
         }
         let checkpoint = self.observed.checkpoints.get(task);
+        let start = match vacancy.old {
+            Some(_) if mutant::on("latest_evaluated_again") => {
+                Position::Start(StartFrom::At(self.observed.wall))
+            }
+            _ => vacancy.start,
+        };
         let assignment = Assignment {
             worker: worker.to_owned(),
             process: process.to_owned(),
             instance: seat.instance.clone(),
             spec_revision,
             lane: lanes.take(worker, task),
-            start: checkpoint.map_or(vacancy.start, |stored| stored.value.position.clone()),
+            start: checkpoint.map_or(start, |stored| stored.value.position.clone()),
             predecessors,
         };
         self.plan.actions.push(Action::Assign(Box::new(Assign {

@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 
 use connector::{Error, ErrorKind, Result};
 use formats::kpl;
+use logic::mutant;
 use model::{Cursor, Position, RawRecord, StartFrom, Timestamp};
 
 use super::{client::Begin, get_records::Record};
@@ -182,7 +183,8 @@ impl Place {
             self.missed = Some((expected, Some(first.sequence_number.clone())));
         }
         self.expected = None;
-        self.from = Begin::AfterNumber(last.sequence_number.clone());
+        let newest = if mutant::on("renewal_from_wrong_cursor") { first } else { last };
+        self.from = Begin::AfterNumber(newest.sequence_number.clone());
         (self.resumed, self.passed) = (true, None);
         let mut out = Vec::with_capacity(records.len());
         for record in records {
@@ -214,7 +216,7 @@ fn push(out: &mut Vec<RawRecord>, record: Record, delivered: Option<u64>) {
         if delivered.is_some_and(|delivered| sub as u64 <= delivered) {
             continue;
         }
-        let cursor = if sub == last {
+        let cursor = if sub == last || mutant::on("kpl_cursor_without_sub") {
             Cursor::new(sequence_number.as_str())
         } else {
             Cursor::new(format!("{sequence_number}:{sub}"))
