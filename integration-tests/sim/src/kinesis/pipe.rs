@@ -1,9 +1,9 @@
 //! The way of a subscription's events to its subscriber: a connection on the simulated network with a window as HTTP/2 has
 //! one, so that a subscriber who does not read stops the sender. The body of the answer is its end.
 //!
-//! Frames are numbered. What overtook is put in order again; when a frame was lost for good, the connection
-//! breaks as soon as that can be noticed at the subscriber's end, which on a quiet shard is late: half-open until then. A lost word of the subscriber that it has read leaves the window
-//! smaller for good: a connection that stalls without breaking.
+//! Frames are numbered. What overtook is put in order again; when a frame was lost for good, the connection breaks as soon as
+//! that can be noticed at the subscriber's end, which on a quiet shard is late: half-open until then. When it is lost that the
+//! subscriber has read, the window stays smaller: a connection that may stall without breaking.
 
 use std::{
     collections::BTreeMap,
