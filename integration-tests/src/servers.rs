@@ -7,9 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 
 use crate::process::Process;
+
+/// How long an etcd may take until it serves.
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// A loopback port that nobody uses right now.
 ///
@@ -39,6 +45,32 @@ pub async fn listening(process: &mut Process, port: u16, deadline: Duration) -> 
     }
 }
 
+/// Waits until an etcd serves, which may be long after it listens: it writes its first entry to a disk that others keep busy.
+async fn serving(process: &mut Process, port: u16) -> Result<()> {
+    let end = tokio::time::Instant::now() + SERVES_WITHIN;
+    listening(process, port, SERVES_WITHIN).await?;
+    loop {
+        let asked = tokio::time::timeout(Duration::from_secs(2), health(port)).await;
+        if let Ok(Ok(text)) = &asked
+            && text.contains("\"health\":\"true\"")
+        {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > end {
+            bail!("{} does not serve after {SERVES_WITHIN:?}: {asked:?}\n{}", process.name(), process.tail());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn health(port: u16) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
 /// One etcd.
 pub struct Etcd {
     program: PathBuf,
@@ -61,7 +93,7 @@ impl Etcd {
         let (port, peer_port) = (free_port()?, free_port()?);
         let process = spawn_etcd(&program, dir, port, peer_port)?;
         let mut etcd = Self { program, dir: dir.to_owned(), port, peer_port, process, version };
-        listening(&mut etcd.process, port, Duration::from_secs(20)).await?;
+        serving(&mut etcd.process, port).await?;
         Ok(etcd)
     }
 
@@ -85,7 +117,7 @@ impl Etcd {
         self.process.kill().await?;
         tokio::time::sleep(pause).await;
         self.process = spawn_etcd(&self.program, &self.dir, self.port, self.peer_port)?;
-        listening(&mut self.process, self.port, Duration::from_secs(20)).await
+        serving(&mut self.process, self.port).await
     }
 }
 
