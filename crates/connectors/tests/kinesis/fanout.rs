@@ -112,6 +112,8 @@ async fn scripted(mut script: impl FnMut(usize, &Value) -> Answer + Send + 'stat
             n += 1;
             script(n - 1, body)
         }
+        // What a subscription takes for invalid, an iterator does, too.
+        "GetShardIterator" => Answer::Error("InvalidArgumentException"),
         other => panic!("{other} was not to be called"),
     })
     .await
@@ -358,6 +360,25 @@ async fn records_that_aged_out_are_told_as_a_gap() {
         assert_eq!(numbers(&read(&mut *reader, 1).await), [first]);
         let gap = reader.gap().expect("the gap is told").message;
         assert!(gap.contains(said), "{gap}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_place_is_given_up_when_an_argument_is_invalid() {
+    let fake = both(|operation| match operation {
+        "DescribeStreamConsumer" => described("ACTIVE"),
+        _ => Answer::Error("InvalidArgumentException"),
+    })
+    .await;
+    let source = pushed(&fake.endpoint, &[]);
+    let mut reader = source.open(&split(), &Position::After(Cursor::new("5"))).await.unwrap();
+    for _ in 0..2 {
+        let error = reader.next().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+    assert_eq!(reader.gap(), None);
+    for call in fake.requests("SubscribeToShard") {
+        assert_eq!(call["StartingPosition"]["SequenceNumber"], "5", "the place is kept: {call}");
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Shared,
-        client::{INVALID_ARGUMENT, NOT_FOUND},
+        client::{Begin, INVALID_ARGUMENT, NOT_FOUND},
         local_millis, loss,
         meters::Meters,
         place::Place,
@@ -227,7 +227,16 @@ impl Reader {
                     Err(Error::new(ErrorKind::Unavailable, text))
                 }
             };
-            Ok((opened.inspect_err(|error| forget(&consumers, &name, error)).map_err(with_way_out)?, horizon))
+            match opened {
+                Ok(subscription) => Ok((subscription, horizon)),
+                Err(error) if error.vendor_code() == Some(INVALID_ARGUMENT) => {
+                    Err(blame(&shared, &split, &from, error).await)
+                }
+                Err(error) => {
+                    forget(&consumers, &name, &error);
+                    Err(with_way_out(error))
+                }
+            }
         })
     }
 
@@ -357,6 +366,17 @@ impl Reader {
 
 fn whose(whose: &Whose, horizon: Option<Timestamp>) -> loss::Whose<'_> {
     loss::Whose { split: &whose.split, stream: whose.shared.client.stream(), horizon }
+}
+
+/// An invalid argument may be the place, or the consumer (that of another stream): only the place is ever given up, so polling
+/// is asked whether it takes the same place. Who may not ask takes it for the place.
+async fn blame(shared: &Shared, split: &SplitId, from: &Begin, error: Error) -> Error {
+    match shared.client.shard_iterator(split.name(), from).await {
+        Err(other) if other.vendor_code() == Some(INVALID_ARGUMENT) => error,
+        Err(other) if other.kind() == ErrorKind::Denied => error,
+        Err(other) => other,
+        Ok(_) => Error::new(ErrorKind::Config, error.to_string()),
+    }
 }
 
 /// The consumer may be another one by now.
