@@ -81,11 +81,11 @@ impl Service {
     fn subscribe(&self, body: &Value) -> Result<mpsc::Receiver<Result<Bytes, io::Error>>, &'static str> {
         let mut shard = self.0.lock().unwrap();
         let now = Instant::now();
-        if let Some(last) = shard.calls.last() {
-            if now.duration_since(*last) < Duration::from_secs(1) {
-                assert!(*last < shard.run_began, "one call a second and shard");
-                return Err("LimitExceededException");
-            }
+        if let Some(last) = shard.calls.last()
+            && now.duration_since(*last) < Duration::from_secs(1)
+        {
+            assert!(*last < shard.run_began, "one call a second and shard");
+            return Err("LimitExceededException");
         }
         shard.calls.push(now);
         match shard.chance.random_range(0..20) {
