@@ -166,6 +166,12 @@ pub struct Outbox {
     closing: bool,
     /// Every row waits for a request that is under way: no use in looking again before one is resolved or a row comes.
     stalled: bool,
+    /// What may be sendable that was not when the last request was made: rows that came, and rows whose request is resolved.
+    news: (usize, u64),
+    /// The last request was full: more of what it left may be sendable.
+    left_some: bool,
+    /// When the last request was made.
+    started: Duration,
     next_seq: u64,
     next_request: u64,
     halves: Halves,
@@ -187,6 +193,9 @@ impl Outbox {
             lingers_until: None,
             closing: false,
             stalled: false,
+            news: (0, 0),
+            left_some: false,
+            started: Duration::ZERO,
             next_seq: 0,
             next_request: 0,
             halves: Halves::default(),
@@ -199,6 +208,7 @@ impl Outbox {
         self.next_seq += 1;
         self.pending_bytes += u64::from(row.bytes);
         self.stalled = false;
+        self.news = (self.news.0 + 1, self.news.1 + u64::from(row.bytes));
         self.pending.push_back(Pending { seq, row, half: 0, since: Some(now) });
     }
 
@@ -263,6 +273,10 @@ impl Outbox {
         if self.pending.is_empty() || self.stalled || whole {
             return None;
         }
+        if self.gathers(limits, now) {
+            self.lingers_until = Some(self.started + limits.linger);
+            return None;
+        }
         self.forget_holds(now);
         let id = RequestId(self.next_request);
         let rows = self.take(id, limits, now);
@@ -271,9 +285,18 @@ impl Outbox {
             return None;
         }
         self.next_request += 1;
+        (self.news, self.started) = ((0, 0), now);
         let request = Request { id, rows: rows.iter().map(|p| p.row).collect() };
         self.in_flight.insert(id, InFlight { rows, started: now });
         Some(request)
+    }
+
+    /// While a request is under way, another one that cannot be full waits for company, at most `linger` after the last one:
+    /// or each row that becomes free would travel alone.
+    fn gathers(&self, limits: &Limits, now: Duration) -> bool {
+        let (rows, bytes) = self.news;
+        let may_be_full = self.left_some || self.closing || limits.filled_by(rows, bytes);
+        !self.in_flight.is_empty() && !may_be_full && self.started + limits.linger > now
     }
 
     fn take(&mut self, id: RequestId, limits: &Limits, now: Duration) -> Vec<Pending> {
@@ -282,6 +305,7 @@ impl Outbox {
         let (mut at, mut kept) = (0, 0);
         // Keys whose rows are passed over for another reason than `is_held`, and how many rows of the half are still missing.
         let (mut stuck, mut missing): (HashSet<u64>, usize) = (HashSet::new(), usize::MAX);
+        self.left_some = true;
         while missing > 0
             && let Some(next) = self.pending.get(at).copied()
         {
@@ -321,6 +345,7 @@ impl Outbox {
             }
             taken.push(next);
         }
+        self.left_some &= at < self.pending.len() && !taken.is_empty();
         self.pending.drain(kept..at);
         taken
     }
@@ -351,6 +376,8 @@ impl Outbox {
     /// Says what came of a request. Rows to be sent again are pending at their old place.
     pub fn resolve(&mut self, id: RequestId, outcome: &Outcome) -> Resolved {
         let Some(InFlight { rows, started }) = self.in_flight.remove(&id) else { return Resolved::default() };
+        let bytes: u64 = rows.iter().map(|pending| u64::from(pending.row.bytes)).sum();
+        self.news = (self.news.0 + rows.len(), self.news.1 + bytes);
         self.stalled = false;
         if self.is_keyed() {
             for pending in &rows {

@@ -216,6 +216,27 @@ fn the_first_row_waits_for_company_but_not_for_ever() {
     assert_eq!(outbox.next_request(&limits, Duration::from_millis(60)).unwrap().rows.len(), 1);
 }
 
+#[test]
+fn what_cannot_fill_a_request_waits_while_another_is_under_way() {
+    let ms = Duration::from_millis;
+    let limits = Limits { linger: ms(50), ..LIMITS };
+    let mut outbox = outbox(Order::Single, &[1, 2, 1, 2]);
+    let (first, second) = (outbox.next_request(&limits, ms(50)).unwrap(), ms(60));
+    assert_eq!(first.rows.len(), 2);
+    // Keys 3 and 4 are free at once, but five rows would be a full request.
+    outbox.push(row(4, 3), NOW);
+    outbox.push(row(5, 4), NOW);
+    assert!(outbox.next_request(&limits, second).is_none());
+    assert_eq!(outbox.wake_at(second), Some(ms(100)));
+    for n in 6..9 {
+        outbox.push(row(n, u64::from(n)), NOW);
+    }
+    assert_eq!(outbox.next_request(&limits, second).unwrap().rows.len(), 5, "full: nothing to wait for");
+    outbox.resolve(first.id, &Outcome::Answered(vec![]));
+    assert!(outbox.next_request(&limits, ms(70)).is_none());
+    assert_eq!(outbox.next_request(&limits, ms(110)).unwrap().rows.len(), 2, "not for longer than linger");
+}
+
 /// What the destination does with the next request.
 #[derive(Clone, Debug)]
 enum Fate {
