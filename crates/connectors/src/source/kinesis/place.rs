@@ -113,6 +113,11 @@ impl Place {
         }
     }
 
+    /// True while the record that proves that nothing is gone has not come.
+    pub(crate) fn expects(&self) -> bool {
+        self.expected.is_some()
+    }
+
     /// The shard has ended: what has not come by now is not there.
     pub(crate) fn end(&mut self) {
         if let Some(expected) = self.expected.take() {

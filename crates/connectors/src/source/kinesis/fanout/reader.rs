@@ -212,8 +212,10 @@ impl Reader {
     /// Calls for a subscription at the place.
     fn open(&mut self) -> BoxFuture<'static, Opened> {
         let overlapping = self.current.is_some() || self.in_hand.is_some();
-        // The proof that nothing is gone is one record that comes once more: not when records come meanwhile.
-        let from = if overlapping { self.place.from.clone() } else { self.place.begin() };
+        // The proof that nothing is gone is one record that comes once more: not when records come meanwhile, unless that very
+        // record is still to come.
+        let from =
+            if overlapping && !self.place.expects() { self.place.from.clone() } else { self.place.begin() };
         let Whose { shared, consumers, name, split } = self.whose.clone();
         let limit = consumers.config.silence_max;
         Box::pin(async move {
