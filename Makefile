@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo kinesis test test-fast check bench sim soak
+.PHONY: help build demo kinesis test test-fast check bench sim mutants soak
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -37,3 +37,6 @@ soak: ## a cluster among random faults, with a ledger every minute; MINUTES=10 S
 # Built for speed: a run of seeds is processor time and nothing else.
 sim: ## simulated clusters: SEEDS=1000 FROM=0, or one SEED=7 (FAULTS=n, STORY=1)
 	@scripts/sim $(if $(SEED),--seed $(SEED) $(if $(FAULTS),--faults $(FAULTS)) $(if $(STORY),--story),--seeds $(or $(SEEDS),100) --from $(or $(FROM),0))
+
+mutants: ## deliberate defects, each of which the simulation must catch; MUTANT=name
+	@scripts/mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(JOBS),--jobs $(JOBS))

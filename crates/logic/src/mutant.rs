@@ -1,6 +1,13 @@
 //! Deliberate defects: each one breaks a rule or an invariant in the place where it is kept, and the simulation must find it
 //! (`make mutants`). They exist only in a build with `--cfg mutants`; in the product [`on`] is the constant `false`.
 
+/// Whether this build has them.
+pub const BUILT: bool = cfg!(mutants);
+
+// Nothing of them is in the product, whatever the environment says.
+#[cfg(not(mutants))]
+const _: () = assert!(!BUILT && !on("no_fence"));
+
 /// Whether the defect of this name is switched on.
 #[cfg(not(mutants))]
 #[must_use]

@@ -91,7 +91,8 @@ impl Acts {
             | Fault::Suspend(..)
             | Fault::Stop(..)
             | Fault::KillLeader(_)
-            | Fault::SuspendLeader(_) => self.hit_process(fault, cluster, now),
+            | Fault::SuspendLeader(_)
+            | Fault::CutLeader(_) => self.hit_process(fault, cluster, now),
             Fault::OneWay(from, to, span) => self.close(cluster, &[(from, to)], now + span),
             Fault::Partition(a, b, span) => self.close(cluster, &[(a, b), (b, a)], now + span),
             Fault::Isolate(place, span) => self.close(cluster, &around(cluster, place), now + span),
@@ -120,6 +121,9 @@ impl Acts {
         let fault = match (fault, leader) {
             (Fault::KillLeader(span), Some(place)) => Fault::Kill(place, span),
             (Fault::SuspendLeader(span), Some(place)) => Fault::Suspend(place, span),
+            (Fault::CutLeader(span), Some(place)) => {
+                return self.close(cluster, &[(place, Place::Store), (Place::Store, place)], now + span);
+            }
             (fault, _) => fault,
         };
         match fault {
@@ -191,6 +195,7 @@ fn hit_server(fault: Fault, cluster: &mut Cluster, now: Duration) {
     match fault {
         Fault::StoreFails(outage, span) => cluster.store.fail(outage, span),
         Fault::StoreSlow(most, span) => cluster.store.slow(most, span),
+        Fault::RemoveLeader => cluster.store.remove(&Keyspace::new(NAME).leader()),
         Fault::WatchesLag(lag, span) => cluster.store.lag_watches(lag, span),
         Fault::WatchesBreak => cluster.store.break_watches(),
         Fault::WatchesCompacted => cluster.store.compact_watches(),

@@ -33,6 +33,8 @@ pub const SOURCE: &str = "orders";
 pub const COPY: &str = "copies";
 /// The other sink's destination.
 pub const LEDGER: &str = "ledger";
+/// Where that sink's dead letters go, in the scripts that have any.
+pub const LETTERS: &str = "letters";
 
 /// Everything there is.
 pub struct Cluster {
@@ -173,15 +175,18 @@ impl Cluster {
     /// Has the user make the source and both sinks.
     pub fn declare(&self, source: &str) {
         let region = kinesis::REGION;
-        let keys = format!("aws.region = '{region}', aws.credentials.access_key_id = 'a', aws.credentials.secret_access_key = 'b'");
+        let keys = format!(
+            "aws.region = '{region}', aws.credentials.access_key_id = 'a', aws.credentials.secret_access_key = 'b'"
+        );
+        let more = self.script.demands.ledger;
         let statements = [
             format!(
                 "CREATE SOURCE IF NOT EXISTS orders (k VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', \
                  {keys}{source}) FORMAT PLAIN ENCODE JSON"
             ),
             format!(
-                "CREATE SINK IF NOT EXISTS ledger FROM orders WITH (connector = 'ledger', name = '{LEDGER}', primary_key = 'k') \
-                 FORMAT PLAIN ENCODE JSON"
+                "CREATE SINK IF NOT EXISTS ledger FROM orders WITH (connector = 'ledger', name = '{LEDGER}', primary_key = \
+                 'k'{more}) FORMAT PLAIN ENCODE JSON"
             ),
             format!(
                 "CREATE SINK IF NOT EXISTS copies FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = \

@@ -21,6 +21,10 @@ pub enum Fault {
     KillLeader(Duration),
     /// Whoever leads is suspended.
     SuspendLeader(Duration),
+    /// Whoever leads loses the store.
+    CutLeader(Duration),
+    /// A hand removes the leader's key.
+    RemoveLeader,
     /// Nothing passes from the first to the second.
     OneWay(Place, Place, Duration),
     /// Nothing passes either way.
@@ -112,6 +116,19 @@ pub struct Script {
     pub load: Duration,
     /// What happens when, sorted.
     pub faults: Vec<(Duration, Fault)>,
+    /// What is special about it.
+    pub demands: Demands,
+}
+
+/// What some scripts ask for beyond faults.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands {
+    /// More options of the ledger's sink.
+    pub ledger: &'static str,
+    /// The ledger refuses rows with this in them.
+    pub poison: Option<&'static str>,
+    /// Nothing that happens is a reason to stop a run.
+    pub calm: bool,
 }
 
 impl Script {
@@ -139,6 +156,7 @@ impl Script {
             aggregated: *[0.0, 0.0, 0.3, 1.0].choose(random).expect("four"),
             load,
             faults,
+            demands: Demands::default(),
         }
     }
 

@@ -5,19 +5,22 @@ use logic::{
     invariant::{World, check},
     plan::{Desired, DesiredSink, DesiredSource, Observed, Stored},
 };
+use model::TaskId;
 use store::{Keyspace, Snapshot, Spec, View};
 
 /// What the store said last.
 pub struct Judge {
     keys: Keyspace,
     last: Option<(Desired, Observed)>,
+    /// No run may be replaced.
+    calm: bool,
 }
 
 impl Judge {
     /// Of the cluster with this name.
     #[must_use]
-    pub fn new(cluster: &str) -> Self {
-        Self { keys: Keyspace::new(cluster), last: None }
+    pub fn new(cluster: &str, calm: bool) -> Self {
+        Self { keys: Keyspace::new(cluster), last: None, calm }
     }
 
     /// Everything that is wrong with the store as it stands now, or with how it came to be.
@@ -28,10 +31,24 @@ impl Judge {
         };
         let now = (desired(&view), observed(&view));
         let earlier = self.last.as_ref().map(|(desired, observed)| World { desired, observed });
-        let broken = check(World { desired: &now.0, observed: &now.1 }, earlier);
+        let mut broken: Vec<String> = check(World { desired: &now.0, observed: &now.1 }, earlier)
+            .into_iter()
+            .map(|violation| format!("{}: {}", violation.id, violation.message))
+            .collect();
+        if let Some(earlier) = earlier.filter(|_| self.calm) {
+            broken.extend(replaced(earlier.observed, &now.1));
+        }
         self.last = Some(now);
-        broken.into_iter().map(|violation| format!("{}: {}", violation.id, violation.message)).collect()
+        broken
     }
+}
+
+/// Runs that were replaced.
+fn replaced(before: &Observed, now: &Observed) -> Vec<String> {
+    let old = |task: &TaskId| before.assignments.get(task).map(|(epoch, _)| *epoch);
+    let new = now.assignments.iter().filter(|(task, (epoch, _))| old(task).is_some_and(|old| old != *epoch));
+    new.map(|(task, _)| format!("task {task} got a new run, and nothing was wrong with the old one"))
+        .collect()
 }
 
 fn desired(view: &View) -> Desired {

@@ -7,10 +7,12 @@
 
 pub mod act;
 pub mod cluster;
+mod directed;
 pub mod faults;
 pub mod judge;
 pub mod kinesis;
 pub mod ledger;
+pub mod mutants;
 pub mod net;
 pub mod os;
 pub mod place;

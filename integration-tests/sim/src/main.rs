@@ -6,7 +6,7 @@ use clap::Parser;
 use shardwright_sim::{
     cluster::Cluster,
     faults::Script,
-    os,
+    mutants, os,
     runner::{self, Said},
     trial,
 };
@@ -32,6 +32,12 @@ struct Args {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Every deliberate defect: by which seed it is caught. Needs a build with them (`make mutants`).
+    #[arg(long)]
+    mutants: bool,
+    /// Only this one; with a seed, the script that is made for it.
+    #[arg(long)]
+    mutant: Option<String>,
     /// How many at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -41,8 +47,42 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match args.seed {
         Some(seed) => one(seed, &args),
+        None if args.mutants => defects(&args),
         None => many(&args),
     }
+}
+
+/// The script of a seed.
+fn script(seed: u64, args: &Args) -> Script {
+    let name = args.mutant.as_deref();
+    let Some(name) = name else { return Script::of(seed) };
+    let mutant = mutants::named(name).unwrap_or_else(|| panic!("there is no mutant `{name}`"));
+    (mutant.script)(seed)
+}
+
+/// Looks for a seed for each defect.
+fn defects(args: &Args) -> ExitCode {
+    if !logic::mutant::BUILT {
+        eprintln!("sim: built without the defects: make mutants");
+        return ExitCode::from(2);
+    }
+    let asked = |mutant: &&mutants::Mutant| args.mutant.as_ref().is_none_or(|name| *name == mutant.name);
+    let (mut caught, mut survived) = (0, 0);
+    let work = |mutant: &'static mutants::Mutant| {
+        (mutant, mutants::catch(mutant, args.from..args.from + mutants::SEEDS))
+    };
+    runner::each(mutants::MUTANTS.iter().filter(asked), args.jobs, work, |(mutant, found)| match found {
+        Some(mutants::Caught { seed, step }) => {
+            caught += 1;
+            println!("mutant {} caught seed {seed} step {step}", mutant.name);
+        }
+        None => {
+            survived += 1;
+            println!("mutant {} survived: {}, {}", mutant.name, mutant.rule, mutant.breaks);
+        }
+    });
+    println!("mutants: {caught} caught, {survived} survived");
+    ExitCode::from(u8::from(survived > 0 || caught == 0))
 }
 
 /// Runs one seed here.
@@ -51,7 +91,7 @@ fn one(seed: u64, args: &Args) -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    let script = Script::of(seed).prefix(args.faults.unwrap_or(usize::MAX));
+    let script = script(seed, args).prefix(args.faults.unwrap_or(usize::MAX));
     os::enter(seed);
     let mut cluster = Cluster::new(script);
     let outcome = trial::run(&mut cluster);
@@ -66,6 +106,9 @@ fn one(seed: u64, args: &Args) -> ExitCode {
     }
     for failure in &outcome.failures {
         println!("failure: {failure}");
+    }
+    if !outcome.failures.is_empty() {
+        println!("failed at step {}", trace.len());
     }
     println!(
         "simulated {:.1} s, settled {:.1?} after healing",

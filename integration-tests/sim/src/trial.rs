@@ -1,6 +1,7 @@
 //! One run: a script, from the first process to the ledger.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     act::Acts,
-    cluster::{COPY, Cluster, LEDGER},
+    cluster::{COPY, Cluster, LEDGER, LETTERS},
     judge::Judge,
     ledger::{self, Report},
 };
@@ -40,12 +41,13 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
     let panics = watch_panics();
     let mut trial = Trial {
         acts: Acts::of(&cluster.script),
-        judge: Judge::new(crate::cluster::NAME),
+        judge: Judge::new(crate::cluster::NAME, cluster.script.demands.calm),
         seen: 0,
         random: StdRng::seed_from_u64(cluster.script.seed ^ 0x10AD),
         failures: Vec::new(),
     };
     clocks(cluster, &mut trial.random);
+    cluster.ledger.poison(cluster.script.demands.poison.map(Into::into));
     for place in cluster.places() {
         cluster.start(place);
     }
@@ -74,6 +76,7 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
         }
     }
     let mut failures = trial.failures;
+    failures.extend(ended(cluster).chain(unburied(cluster)));
     failures.extend(std::mem::take(&mut *panics.lock().expect("no panic holds it")));
     let ledgers = ledgers(cluster);
     for (name, report) in ledgers.iter().filter(|(_, report)| !report.balances()) {
@@ -153,6 +156,32 @@ fn ledgers(cluster: &Cluster) -> Vec<(&'static str, Report)> {
     let copies = Report { verdict: audit(&cluster.sent, copies), ..Report::default() };
     let ledger = cluster.ledger.look(LEDGER, |kept| ledger::audit(&cluster.sent, kept));
     vec![("copies", copies), ("ledger", ledger)]
+}
+
+/// Processes that gave up by themselves: none ever has a reason to.
+fn ended(cluster: &Cluster) -> impl Iterator<Item = String> {
+    let lines = cluster.net().trace().lines().into_iter();
+    lines.filter(|line| line.what.starts_with("failed: ")).map(|line| line.to_string())
+}
+
+/// Rows that were refused and are not among the dead letters either.
+fn unburied(cluster: &Cluster) -> Option<String> {
+    cluster.script.demands.poison?;
+    let refused: BTreeSet<(String, u64)> = cluster.ledger.look(LEDGER, |kept| {
+        let refused = kept.arrivals().iter().filter(|arrival| !arrival.taken);
+        refused.filter_map(|arrival| arrival.record.clone()).map(|record| (record.key, record.n)).collect()
+    });
+    let letters: BTreeSet<String> = cluster.ledger.look(LETTERS, |kept| {
+        let place = |letter: &serde_json::Value| {
+            format!("{} {} {}", letter["shard"], letter["seq"], letter["sub_seq"])
+        };
+        let letters =
+            kept.arrivals().iter().filter_map(|arrival| serde_json::from_slice(&arrival.value).ok());
+        letters.map(|letter| place(&letter)).collect()
+    });
+    let missing = refused.len().saturating_sub(letters.len());
+    (missing > 0)
+        .then(|| format!("{missing} of {} refused rows are not among the dead letters", refused.len()))
 }
 
 /// A panic anywhere in the product is a failure, whatever caught it.
