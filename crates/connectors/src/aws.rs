@@ -5,6 +5,7 @@
 //! worker (for writes).
 
 mod access;
+mod clock;
 mod failure;
 pub(crate) mod puts;
 pub(crate) mod records;

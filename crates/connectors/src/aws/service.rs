@@ -33,6 +33,7 @@ use tokio::{
 use super::{
     Access,
     access::Keys,
+    clock::ServiceClock,
     failure::{Failure, failure},
     wire::{self, Intake, Wire},
 };
@@ -79,6 +80,7 @@ pub(crate) struct Service {
     bulk: Bulk,
     bulk_limit: Duration,
     http: Option<SharedHttpClient>,
+    clock: ServiceClock,
     endpoints: OnceCell<Vec<Endpoint>>,
     current: AtomicUsize,
 }
@@ -92,7 +94,8 @@ impl Service {
         bulk_limit: Duration,
         http: Option<SharedHttpClient>,
     ) -> Self {
-        Self { access, bulk, bulk_limit, http, endpoints: OnceCell::new(), current: AtomicUsize::new(0) }
+        let (clock, endpoints, current) = (ServiceClock::default(), OnceCell::new(), AtomicUsize::new(0));
+        Self { access, bulk, bulk_limit, http, clock, endpoints, current }
     }
 
     /// Which stream, where, and as whom.
@@ -100,7 +103,8 @@ impl Service {
         &self.access
     }
 
-    /// Calls `request` once; once per endpoint as long as none can be reached. `what` says in words what fails if it fails.
+    /// Calls `request` once; once per endpoint as long as none can be reached, and once more if only then the service's time is
+    /// known. `what` says in words what fails if it fails.
     pub(crate) async fn call<T, E, F, Fut>(
         &self,
         operation: &'static str,
@@ -112,15 +116,20 @@ impl Service {
         Fut: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
+        let mut corrected = false;
         let mut others = self.access.endpoints.len().saturating_sub(1);
         loop {
             let (index, endpoint) = self.endpoint().await;
-            let began = Instant::now();
+            let (began, ahead) = (Instant::now(), self.clock.ahead());
             let outcome = request(endpoint.ask.clone()).await;
             let outcome =
                 outcome.map_err(|error| failure(&what(), endpoint.url.as_deref(), error, began.into_std()));
+            let refused = |failure: &Failure| failure.error.kind() == ErrorKind::Denied;
             match self.settle(operation, index, outcome) {
                 Err(failure) if failure.unreached && others > 0 => others -= 1,
+                Err(failure) if refused(&failure) && self.clock.ahead() != ahead && !corrected => {
+                    corrected = true;
+                }
                 outcome => return outcome.map_err(|failure| failure.error),
             }
         }
@@ -187,7 +196,7 @@ impl Service {
             return Ok(wire);
         }
         let Access { stream, region, limits, .. } = &self.access;
-        let intake = Intake::new(region, limits.connect, limits.read);
+        let intake = Intake::new(region, self.clock.clone(), (limits.connect, limits.read));
         let (url, began) = (endpoint.url.as_deref(), began.into_std());
         let refused = match self.bulk {
             Bulk::GetRecords => {
@@ -251,6 +260,7 @@ impl Service {
             .map(|url| {
                 let client = |attempt: Duration| {
                     let mut config = aws_sdk_kinesis::config::Builder::from(&shared)
+                        .interceptor(self.clock.clone())
                         .timeout_config(self.timeouts(attempt));
                     if let Some(url) = &url {
                         config = config.endpoint_url(url);

@@ -12,17 +12,13 @@
 use std::{
     error::Error as StdError,
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use aws_sdk_kinesis::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
     error::{BoxError, ErrorMetadata, ProvideErrorMetadata, SdkError},
-    primitives::{DateTime, DateTimeFormat},
 };
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
@@ -41,8 +37,8 @@ use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 use bytes::Bytes;
 use serde::Deserialize;
 
-/// A round trip that took longer tells nothing about the service's clock.
-const TRUSTED_FLIGHT: Duration = Duration::from_secs(15 * 60);
+use super::clock::ServiceClock;
+
 /// No answer is larger (10 MiB of records in base64, and what stands around them); more is not taken on trust.
 const ANSWER_MAX: usize = 16 << 20;
 /// Headers that belong to one request, or to its body.
@@ -78,8 +74,7 @@ pub(crate) struct Wire {
     connector: SharedHttpConnector,
     components: RuntimeComponents,
     identities: SharedIdentityResolver,
-    /// How far the service's clock is ahead of ours, in ms: signatures are valid for five minutes of its time.
-    skew: AtomicI64,
+    clock: ServiceClock,
 }
 
 impl Wire {
@@ -97,7 +92,7 @@ impl Wire {
             connector: http.http_connector(&intake.settings, components),
             components: components.clone(),
             identities,
-            skew: AtomicI64::new(0),
+            clock: intake.clock.clone(),
         })
     }
 
@@ -110,12 +105,11 @@ impl Wire {
         // As the SDK has it: what goes wrong before a request is on its way is a failure to dispatch it.
         let unsent = |error: BoxError| SdkError::dispatch_failure(ConnectorError::other(error, None));
         let identity = self.identity().await.map_err(unsent)?;
-        let sent = self.now();
-        let mut request = self.request(body, &identity, self.service_time(sent)).map_err(unsent)?;
+        let mut request = self.request(body, &identity, self.clock.now()).map_err(unsent)?;
         let connection = CaptureSmithyConnection::new();
         request.add_extension(connection.clone());
         let mut response = self.connector.call(request).await.map_err(SdkError::dispatch_failure)?;
-        self.learn(&response, sent);
+        self.clock.learn(&response);
         if matches!(response.status().as_u16(), 500 | 502 | 503 | 504)
             && let Some(connection) = connection.get()
         {
@@ -165,35 +159,6 @@ impl Wire {
         }
         Ok(request)
     }
-
-    fn now(&self) -> SystemTime {
-        self.components.time_source().unwrap_or_default().now()
-    }
-
-    fn service_time(&self, now: SystemTime) -> SystemTime {
-        let skew = self.skew.load(Ordering::Relaxed);
-        let distance = Duration::from_millis(skew.unsigned_abs());
-        let moved = if skew < 0 { now.checked_sub(distance) } else { now.checked_add(distance) };
-        moved.unwrap_or(now)
-    }
-
-    /// Every answer tells the service's time, half a round trip ago.
-    fn learn(&self, response: &HttpResponse, sent: SystemTime) {
-        let flight = self.now().duration_since(sent).unwrap_or_default();
-        let date = response.headers().get("date").filter(|_| response.headers().get("age").is_none());
-        let told = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
-        let (Some(told), Ok(sent)) = (told.and_then(|told| told.to_millis().ok()), millis(sent)) else {
-            return;
-        };
-        if flight <= TRUSTED_FLIGHT {
-            let half = i64::try_from(flight.as_millis() / 2).unwrap_or_default();
-            self.skew.store(told - sent - half, Ordering::Relaxed);
-        }
-    }
-}
-
-fn millis(at: SystemTime) -> Result<i64, BoxError> {
-    Ok(i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
 }
 
 /// The whole body. `length` is what the answer promised, and only a hint.
@@ -242,16 +207,21 @@ fn refusal(response: &HttpResponse, body: &[u8]) -> Refusal {
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
     region: String,
+    clock: ServiceClock,
     settings: HttpConnectorSettings,
     taken: Arc<Mutex<Option<Wire>>>,
 }
 
 impl Intake {
-    /// `region` is what is signed for.
-    pub(crate) fn new(region: &str, connect: Duration, read: Option<Duration>) -> Self {
+    /// `region` is what is signed for, `clock` when.
+    pub(crate) fn new(
+        region: &str,
+        clock: ServiceClock,
+        (connect, read): (Duration, Option<Duration>),
+    ) -> Self {
         let mut settings = HttpConnectorSettings::builder().connect_timeout(connect);
         settings.set_read_timeout(read);
-        Self { region: region.to_owned(), settings: settings.build(), taken: Arc::default() }
+        Self { region: region.to_owned(), clock, settings: settings.build(), taken: Arc::default() }
     }
 
     /// What was taken over.
