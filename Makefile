@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo kinesis test test-fast check bench sim mutants soak
+.PHONY: help build demo kinesis test test-fast check bench sim scenarios scenario mutants soak
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -40,3 +40,9 @@ sim: ## simulated clusters: SEEDS=1000 FROM=0, or one SEED=7 (FAULTS=n, STORY=1)
 
 mutants: ## deliberate defects, each of which the simulation must catch; MUTANT=name
 	@scripts/mutants $(if $(MUTANT),--mutant $(MUTANT)) $(if $(JOBS),--jobs $(JOBS))
+
+scenarios: ## what breaks other consumers of Kinesis (docs/kinesis.md): a row each; SEEDS=5
+	@scripts/sim --scenarios --seeds $(or $(SEEDS),5) --from $(or $(FROM),0)
+
+scenario: ## one of them: NAME=S07, and perhaps SEED=0 (STORY=1)
+	@scripts/sim --scenario $(or $(NAME),S01) $(if $(SEED),--seed $(SEED) $(if $(STORY),--story),--seeds $(or $(SEEDS),5))

@@ -26,13 +26,15 @@ enum Undo {
 pub struct Acts {
     faults: VecDeque<(Duration, Fault)>,
     undo: Vec<(Duration, Undo)>,
+    /// Processes that end stay away.
+    rests: bool,
 }
 
 impl Acts {
     /// Of a script.
     #[must_use]
     pub fn of(script: &Script) -> Self {
-        Self { faults: script.faults.clone().into(), undo: Vec::new() }
+        Self { faults: script.faults.clone().into(), undo: Vec::new(), rests: false }
     }
 
     /// Does what is due.
@@ -51,10 +53,22 @@ impl Acts {
         }
         for place in cluster.world.reap() {
             // As an orchestrator would.
-            if !matches!(place, Place::User) {
+            if !self.rests && !matches!(place, Place::User) {
                 self.later(now + Duration::from_secs(1), Undo::Start(place));
             }
         }
+    }
+
+    /// Makes something happen that is in no script.
+    pub fn happen_now(&mut self, fault: Fault, cluster: &mut Cluster) {
+        let now = cluster.net().now();
+        cluster.net().note(Place::World, fault.to_string());
+        self.happen(fault, cluster, now);
+    }
+
+    /// Whether processes that end by themselves stay away, as when everything is shut down.
+    pub fn rest(&mut self, rests: bool) {
+        self.rests = rests;
     }
 
     /// Ends everything that is still wrong, at once.

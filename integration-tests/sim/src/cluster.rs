@@ -48,6 +48,8 @@ pub struct Cluster {
     pub ledger: ledger::Server,
     /// Whoever types statements.
     pub user: User,
+    /// The destinations of the sinks that the user was asked for.
+    pub destinations: Vec<&'static str>,
     /// How many records of each key were put.
     pub sent: BTreeMap<String, u64>,
     /// What the script says.
@@ -71,10 +73,25 @@ fn url(place: Place) -> String {
     format!("http://{}", authority(place))
 }
 
+/// The options by which Kinesis is reached.
+fn access() -> String {
+    format!(
+        "aws.region = '{}', aws.credentials.access_key_id = 'a', aws.credentials.secret_access_key = 'b'",
+        kinesis::REGION
+    )
+}
+
 impl Cluster {
     /// Machines, a stream and a destination; no process but the user runs yet.
     #[must_use]
     pub fn new(script: Script) -> Self {
+        let source = Shape { shards: script.shards, ..Shape::default() };
+        Self::over(script, source)
+    }
+
+    /// The same with another source.
+    #[must_use]
+    pub fn over(script: Script, source: Shape) -> Self {
         let net = Net::new(script.seed);
         let coordinators = (0..script.coordinators).map(Place::Coordinator);
         let processes = coordinators.clone().chain((0..script.workers).map(Place::Worker));
@@ -82,7 +99,7 @@ impl Cluster {
         let sockets = Sockets::new(net.clone());
         let model = Arc::new(Mutex::new(meta::Model::default()));
         let mut kinesis = kinesis::Model::new(script.seed);
-        kinesis.create(Duration::ZERO, SOURCE, Shape { shards: script.shards, ..Shape::default() });
+        kinesis.create(Duration::ZERO, SOURCE, source);
         kinesis.create(Duration::ZERO, COPY, Shape { shards: 2, ..Shape::default() });
         let urls = coordinators.map(url).collect();
         let (user, at_work) = User::new(net.clone(), sockets.wire(Place::User), urls);
@@ -93,6 +110,7 @@ impl Cluster {
             world,
             kinesis: Arc::new(Mutex::new(kinesis)),
             user,
+            destinations: Vec::new(),
             sent: BTreeMap::new(),
             script,
             model,
@@ -172,30 +190,39 @@ impl Cluster {
         data.into()
     }
 
-    /// Has the user make the source and both sinks.
-    pub fn declare(&self, source: &str) {
-        let region = kinesis::REGION;
-        let keys = format!(
-            "aws.region = '{region}', aws.credentials.access_key_id = 'a', aws.credentials.secret_access_key = 'b'"
-        );
-        let more = self.script.demands.ledger;
-        let statements = [
-            format!(
-                "CREATE SOURCE IF NOT EXISTS orders (k VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', \
-                 {keys}{source}) FORMAT PLAIN ENCODE JSON"
-            ),
-            format!(
-                "CREATE SINK IF NOT EXISTS ledger FROM orders WITH (connector = 'ledger', name = '{LEDGER}', primary_key = \
-                 'k'{more}) FORMAT PLAIN ENCODE JSON"
-            ),
-            format!(
-                "CREATE SINK IF NOT EXISTS copies FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = \
-                 'k', {keys}) FORMAT PLAIN ENCODE JSON"
-            ),
-        ];
-        for statement in statements {
-            self.user.ask(Order::Sql(statement));
-        }
+    /// Has the user make the source, with these options more, and both sinks.
+    pub fn declare(&mut self, source: &str) {
+        self.declare_source(source, "");
+        self.declare_ledger(self.script.demands.ledger);
+        self.declare_copies();
+    }
+
+    /// Has the user make the source, with these options more in `WITH` and after `ENCODE JSON`.
+    pub fn declare_source(&self, options: &str, encode: &str) {
+        let access = access();
+        self.user.ask(Order::Sql(format!(
+            "CREATE SOURCE IF NOT EXISTS orders (k VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', \
+             {access}{options}) FORMAT PLAIN ENCODE JSON{encode}"
+        )));
+    }
+
+    /// Has the user make the sink to the ledger, with these options more.
+    pub fn declare_ledger(&mut self, options: &str) {
+        self.destinations.push(LEDGER);
+        self.user.ask(Order::Sql(format!(
+            "CREATE SINK IF NOT EXISTS ledger FROM orders WITH (connector = 'ledger', name = '{LEDGER}', primary_key = 'k'\
+             {options}) FORMAT PLAIN ENCODE JSON"
+        )));
+    }
+
+    /// Has the user make the sink to the other stream.
+    pub fn declare_copies(&mut self) {
+        self.destinations.insert(0, COPY);
+        let access = access();
+        self.user.ask(Order::Sql(format!(
+            "CREATE SINK IF NOT EXISTS copies FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = \
+             'k', {access}) FORMAT PLAIN ENCODE JSON"
+        )));
     }
 
     fn registry(&self, place: Place) -> Registry {

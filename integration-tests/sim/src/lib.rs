@@ -6,6 +6,7 @@
 //! suspended (it is not run, and then its clock jumps), or live under a clock that is wrong. The same seed gives the same run.
 
 pub mod act;
+pub mod books;
 pub mod cluster;
 mod directed;
 pub mod faults;
@@ -17,8 +18,10 @@ pub mod net;
 pub mod os;
 pub mod place;
 pub mod runner;
+pub mod scenario;
 pub mod socket;
 mod spite;
+pub mod stage;
 pub mod store;
 pub mod trace;
 pub mod trial;

@@ -8,6 +8,7 @@ use shardwright_sim::{
     faults::Script,
     mutants, os,
     runner::{self, Said},
+    scenario::{self, Scenario},
     trial,
 };
 
@@ -26,9 +27,9 @@ struct Args {
     /// Shows the processes' logs: a filter, as `RUST_LOG` would be.
     #[arg(long)]
     log: Option<String>,
-    /// How many seeds.
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
+    /// How many seeds; 100, and 5 of a scenario.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -38,6 +39,12 @@ struct Args {
     /// Only this one; with a seed, the script that is made for it.
     #[arg(long)]
     mutant: Option<String>,
+    /// All twenty scenarios (docs/kinesis.md), a row for each.
+    #[arg(long)]
+    scenarios: bool,
+    /// Only this one, `S07`; with `--seed` in this process.
+    #[arg(long)]
+    scenario: Option<String>,
     /// How many at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -45,10 +52,26 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match args.seed {
-        Some(seed) => one(seed, &args),
-        None if args.mutants => defects(&args),
-        None => many(&args),
+    let chosen = match &args.scenario {
+        None if args.scenarios => scenario::ALL.to_vec(),
+        None => Vec::new(),
+        Some(name) => match scenario::named(name) {
+            Some(scenario) => vec![scenario],
+            None => {
+                eprintln!("error: there is no scenario {name}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match (args.seed, chosen.as_slice()) {
+        (Some(seed), &[scenario]) => scene(scenario, seed, &args),
+        (Some(seed), _) => one(seed, &args),
+        (None, []) if args.mutants => defects(&args),
+        (None, []) => many(&args),
+        (None, chosen) => {
+            let seeds = args.from..args.from + args.seeds.unwrap_or(5);
+            ExitCode::from(u8::from(!scenario::table::run(chosen, &seeds, args.jobs)))
+        }
     }
 }
 
@@ -85,40 +108,58 @@ fn defects(args: &Args) -> ExitCode {
     ExitCode::from(u8::from(survived > 0 || caught == 0))
 }
 
-/// Runs one seed here.
-fn one(seed: u64, args: &Args) -> ExitCode {
+/// Shows the logs that were asked for, and enters simulated time.
+fn enter(seed: u64, args: &Args) {
     if let Some(filter) = &args.log {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    let script = script(seed, args).prefix(args.faults.unwrap_or(usize::MAX));
     os::enter(seed);
+}
+
+/// Plays one scenario here.
+fn scene(scenario: Scenario, seed: u64, args: &Args) -> ExitCode {
+    enter(seed, args);
+    let mut cluster = scenario::world(scenario, seed);
+    let ending = scenario::play(scenario, &mut cluster);
+    leave(&cluster, &ending.failures, args, &scenario::line(scenario, ending.row))
+}
+
+/// Runs one seed here.
+fn one(seed: u64, args: &Args) -> ExitCode {
+    let script = script(seed, args).prefix(args.faults.unwrap_or(usize::MAX));
+    enter(seed, args);
     let mut cluster = Cluster::new(script);
     let outcome = trial::run(&mut cluster);
+    let books =
+        outcome.ledgers.iter().map(|account| format!("ledger: {}: {}\n", account.name, account.report));
+    let words = format!(
+        "{}simulated {:.1} s, settled {:.1?} after healing",
+        books.collect::<String>(),
+        outcome.lasted.as_secs_f64(),
+        outcome.settled
+    );
+    leave(&cluster, &outcome.failures, args, &words)
+}
+
+/// Says what came of a run, and ends without running what is left of the simulated processes.
+fn leave(cluster: &Cluster, failures: &[String], args: &Args, words: &str) -> ! {
     let trace = cluster.net().trace();
     if args.story {
         for line in trace.lines() {
             println!("{line}");
         }
     }
-    for (name, verdict) in &outcome.ledgers {
-        println!("ledger: {name}: {verdict}");
-    }
-    for failure in &outcome.failures {
+    for failure in failures {
         println!("failure: {failure}");
     }
-    if !outcome.failures.is_empty() {
+    if !failures.is_empty() {
         println!("failed at step {}", trace.len());
     }
-    println!(
-        "simulated {:.1} s, settled {:.1?} after healing",
-        outcome.lasted.as_secs_f64(),
-        outcome.settled
-    );
+    println!("{words}");
     println!("trace {:016x}", trace.hash());
     let _ = std::io::stdout().flush();
-    // Without running what is left of the simulated processes.
-    std::process::exit(i32::from(!outcome.failures.is_empty()));
+    std::process::exit(i32::from(!failures.is_empty()));
 }
 
 fn seed(seed: u64, faults: Option<usize>) -> Said {
@@ -129,10 +170,11 @@ fn seed(seed: u64, faults: Option<usize>) -> Said {
 
 /// Runs a range, some at a time.
 fn many(args: &Args) -> ExitCode {
+    let seeds = args.seeds.unwrap_or(100);
     let began = Instant::now();
     let mut failed = Vec::new();
     runner::each(
-        args.from..args.from + args.seeds,
+        args.from..args.from + seeds,
         args.jobs,
         |number| (number, seed(number, None)),
         |(number, said)| {
@@ -149,7 +191,7 @@ fn many(args: &Args) -> ExitCode {
         shorten(*first);
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("sim: {} seeds, {} failed, {seconds:.0} s", args.seeds, failed.len());
+    println!("sim: {} seeds, {} failed, {seconds:.0} s", seeds, failed.len());
     ExitCode::from(u8::from(!failed.is_empty()))
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -32,6 +32,19 @@ pub enum Order {
     Sql(String),
     /// Drain a worker.
     Drain(String),
+    /// See what happened and where each split stands.
+    Look,
+}
+
+/// What the user has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Everything that leaders told of.
+    pub events: Vec<v1::Event>,
+    /// The splits as they stood at the last look.
+    pub splits: Vec<v1::SplitStatus>,
+    /// What was refused, and why.
+    pub refused: Vec<String>,
 }
 
 /// The user, seen from the world.
@@ -39,6 +52,7 @@ pub enum Order {
 pub struct User {
     orders: mpsc::Sender<Order>,
     open: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl User {
@@ -46,8 +60,9 @@ impl User {
     pub fn new(net: Net, wire: Wire, urls: Vec<String>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (orders, receiver) = mpsc::channel(256);
         let open = Arc::new(AtomicUsize::new(0));
-        let desk = Desk { net, wire, urls, next: 0 };
-        (Self { orders, open: Arc::clone(&open) }, desk.work(receiver, open))
+        let seen = Arc::default();
+        let desk = Desk { net, wire, urls, next: 0, seen: Arc::clone(&seen) };
+        (Self { orders, open: Arc::clone(&open), seen }, desk.work(receiver, open))
     }
 
     /// Asks for something; it is done in order.
@@ -57,6 +72,11 @@ impl User {
         }
     }
 
+    /// What was seen so far.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        lock(&self.seen)
+    }
+
     /// Whether everything asked for is done or refused.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -64,11 +84,16 @@ impl User {
     }
 }
 
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Desk {
     net: Net,
     wire: Wire,
     urls: Vec<String>,
     next: usize,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Desk {
@@ -80,7 +105,11 @@ impl Desk {
                     Err(status) if again(&status) && Instant::now() < deadline => {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
-                    Err(status) => break format!("was refused {order:?}: {}", status.message()),
+                    Err(status) => {
+                        let refused = format!("was refused {order:?}: {}", status.message());
+                        lock(&self.seen).refused.push(refused.clone());
+                        break refused;
+                    }
                     Ok(()) => break format!("did {order:?}"),
                 }
             };
@@ -102,7 +131,27 @@ impl Desk {
                 // The first word is enough: the drain is stored then.
                 client.drain_worker(request).await?.into_inner().next().await.transpose()?;
             }
+            Order::Look => self.look(client).await?,
         }
+        Ok(())
+    }
+
+    async fn look(&self, mut client: AdminClient<Channel>) -> Result<(), Status> {
+        let request = v1::WatchEventsRequest { after_event: 0, follow: false };
+        let mut history = client.watch_events(request).await?.into_inner();
+        while let Some(event) = history.next().await.transpose()? {
+            let mut seen = lock(&self.seen);
+            if !seen.events.contains(&event) {
+                seen.events.push(event);
+            }
+        }
+        let request = v1::ListSplitsRequest { ended: true, ..Default::default() };
+        let mut list = client.list_splits(request).await?.into_inner();
+        let mut splits = Vec::new();
+        while let Some(split) = list.next().await.transpose()? {
+            splits.push(split);
+        }
+        lock(&self.seen).splits = splits;
         Ok(())
     }
 

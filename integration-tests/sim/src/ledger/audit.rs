@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use integration_tests::ledger::{self, Verdict};
+use integration_tests::ledger::{self, Found, Verdict};
 use model::{Epoch, TaskId};
 
 use super::keep::{Arrival, Kept};
 use crate::place::Place;
+
+/// Records by key and number.
+pub type Records = BTreeSet<(String, u64)>;
 
 /// A run that wrote again what an earlier run of its task had stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,12 +82,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// Compares `sent` (how many records of each key, numbered from 0) with what a destination holds. Rows that it refused count as
-/// delivered where they were refused.
+/// Compares `sent` (how many records of each key, numbered from 0, but for those in `gone`) with what a destination holds. Rows
+/// that it refused count as delivered where they were refused.
 #[must_use]
-pub fn audit(sent: &BTreeMap<String, u64>, kept: &Kept) -> Report {
+pub fn audit(sent: &BTreeMap<String, u64>, gone: &Records, kept: &Kept) -> Report {
     let found = kept.arrivals().iter().filter_map(|arrival| arrival.record.clone());
-    let mut verdict = ledger::audit(sent, found);
+    let mut verdict = without(sent, gone, found);
     let complaints = complaints("landed after a newer run", kept.overtaken())
         .chain(complaints("was sent again although its run knew it durable", kept.needless()));
     verdict.complaints.extend(complaints);
@@ -95,6 +98,23 @@ pub fn audit(sent: &BTreeMap<String, u64>, kept: &Kept) -> Report {
         refused: kept.arrivals().iter().filter(|arrival| !arrival.taken).count() as u64,
         rewinds: rewinds(kept.arrivals()),
     }
+}
+
+/// As [`audit`], of a destination of which only its rows are known.
+#[must_use]
+pub fn audit_found(sent: &BTreeMap<String, u64>, gone: &Records, found: Vec<Found>) -> Report {
+    Report { verdict: without(sent, gone, found), ..Report::default() }
+}
+
+/// The audit as if what is gone had never been sent: the others of its key move up.
+fn without(sent: &BTreeMap<String, u64>, gone: &Records, found: impl IntoIterator<Item = Found>) -> Verdict {
+    if gone.is_empty() {
+        return ledger::audit(sent, found);
+    }
+    let below = |key: &str, n: u64| gone.range((key.to_owned(), 0)..(key.to_owned(), n)).count() as u64;
+    let sent = sent.iter().map(|(key, &count)| (key.clone(), count - below(key, count))).collect();
+    let found = found.into_iter().map(|Found { key, n }| Found { n: n - below(&key, n), key });
+    ledger::audit(&sent, found)
 }
 
 fn complaints(what: &str, arrivals: &[Arrival]) -> impl Iterator<Item = String> {

@@ -114,7 +114,8 @@ pub(super) fn written(arrival: &Arrival) -> Written {
 }
 
 /// Key and number of a row.
-pub(super) fn record(value: &[u8]) -> Option<Found> {
+#[must_use]
+pub fn record(value: &[u8]) -> Option<Found> {
     let row: Value = serde_json::from_slice(value).ok()?;
     Some(Found { key: row.get("k")?.as_str()?.to_owned(), n: row.get("n")?.as_u64()? })
 }

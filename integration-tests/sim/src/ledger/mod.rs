@@ -27,8 +27,8 @@ use formats::MessageEncoder;
 use model::{Encode, Format, FormatClause, Options, SinkSpec, TaskId};
 
 pub use self::{
-    audit::{Report, Rewind, audit},
-    keep::{Arrival, Kept},
+    audit::{Records, Report, Rewind, audit, audit_found},
+    keep::{Arrival, Kept, record},
     server::Server,
 };
 use self::{server::Origin, writer::Writer};

@@ -95,7 +95,7 @@ impl Bench {
 
     fn audit(&self, sent: u64) -> Report {
         let sent = [("k".to_owned(), sent)].into_iter().collect();
-        self.server.look("a", |kept| audit(&sent, kept))
+        self.server.look("a", |kept| audit(&sent, &Records::new(), kept))
     }
 
     fn story(&self) -> String {

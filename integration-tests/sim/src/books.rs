@@ -1,0 +1,137 @@
+//! What each destination holds against what was put. A record that the service let go before it was read is no loss of ours if
+//! it was told of: by a `data_loss` event for its shard and the sink, whose range of sequence numbers covers it.
+
+use std::collections::BTreeSet;
+
+use integration_tests::ledger::Found;
+use proto::v1;
+
+use crate::{
+    cluster::{COPY, Cluster, LEDGER, SOURCE},
+    kinesis::{Number, shard_id},
+    ledger::{self, Report},
+};
+
+/// The books of one destination.
+#[derive(Debug)]
+pub struct Account {
+    /// Of the destination, which is also its sink's.
+    pub name: &'static str,
+    /// What it holds against what was put.
+    pub report: Report,
+    /// Records that were gone before they could be read, and told of; the report leaves them out.
+    pub reported: u64,
+    /// Shards among them.
+    pub shards: BTreeSet<String>,
+}
+
+impl Account {
+    /// What is wrong with it, in words; none if it balances.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
+        let Self { name, report, .. } = self;
+        if report.balances() {
+            return Vec::new();
+        }
+        let all = std::iter::once(report.to_string()).chain(report.verdict.complaints.iter().cloned());
+        all.map(|complaint| format!("ledger {name}: {complaint}")).collect()
+    }
+}
+
+/// The books of every destination.
+#[must_use]
+pub fn accounts(cluster: &Cluster) -> Vec<Account> {
+    cluster.destinations.iter().map(|name| account(cluster, name)).collect()
+}
+
+/// Whether each destination holds everything that was put, but for what is gone and told of.
+#[must_use]
+pub fn is_complete(cluster: &Cluster) -> bool {
+    let sent: u64 = cluster.sent.values().sum();
+    let held = cluster.ledger.look(LEDGER, |kept| kept.records()) as u64;
+    held + gone(cluster) >= sent && accounts(cluster).iter().all(|account| account.report.verdict.lost == 0)
+}
+
+/// How many records of the source are gone, read or not.
+#[must_use]
+pub fn gone(cluster: &Cluster) -> u64 {
+    cluster.kinesis().records(SOURCE).map(|shard| shard.gone as u64).sum()
+}
+
+fn account(cluster: &Cluster, name: &'static str) -> Account {
+    let held = held(cluster, name);
+    let (mut told, mut shards) = (BTreeSet::new(), BTreeSet::new());
+    if gone(cluster) > 0 {
+        let losses = losses(&cluster.user.seen().events, name);
+        for (shard, number, record) in missing(cluster, &held) {
+            if losses.iter().any(|loss| loss.covers(&shard, number)) {
+                told.insert((record.key, record.n));
+                shards.insert(shard);
+            }
+        }
+    }
+    let report = match name {
+        LEDGER => cluster.ledger.look(name, |kept| ledger::audit(&cluster.sent, &told, kept)),
+        _ => ledger::audit_found(&cluster.sent, &told, held),
+    };
+    Account { name, report, reported: told.len() as u64, shards }
+}
+
+/// The records in a destination, in its order.
+fn held(cluster: &Cluster, name: &str) -> Vec<Found> {
+    match name {
+        COPY => {
+            let kinesis = cluster.kinesis();
+            let records = kinesis.records(COPY).flat_map(|shard| shard.records);
+            records.filter_map(|record| ledger::record(&record.data)).collect()
+        }
+        _ => cluster
+            .ledger
+            .look(name, |kept| kept.arrivals().iter().filter_map(|arrival| arrival.record.clone()).collect()),
+    }
+}
+
+/// The records that are gone from the source and did not get to a destination.
+fn missing(cluster: &Cluster, held: &[Found]) -> Vec<(String, Number, Found)> {
+    let held: BTreeSet<(&str, u64)> = held.iter().map(|found| (found.key.as_str(), found.n)).collect();
+    let kinesis = cluster.kinesis();
+    let gone = kinesis.records(SOURCE).flat_map(|shard| {
+        let id = shard_id(shard.shard);
+        shard.records[..shard.gone].iter().map(move |record| (id.clone(), record))
+    });
+    let gone = gone.filter_map(|(shard, record)| Some((shard, record.number, ledger::record(&record.data)?)));
+    gone.filter(|(.., found)| !held.contains(&(found.key.as_str(), found.n))).collect()
+}
+
+/// What a `data_loss` event says may be missing.
+#[derive(Debug)]
+struct Loss {
+    shard: String,
+    /// Nothing up to here is missing, as far as it is known.
+    after: Option<Number>,
+    /// Nor from here on.
+    before: Option<Number>,
+}
+
+impl Loss {
+    /// From the event's words: the first sequence number in them is where reading had got to, a second one is where it goes on.
+    fn of(event: &v1::Event) -> Option<Self> {
+        let mut numbers =
+            event.message.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
+        let shard = event.labels.get("split")?.clone();
+        Some(Self { shard, after: numbers.next(), before: numbers.next() })
+    }
+
+    fn covers(&self, shard: &str, number: Number) -> bool {
+        self.shard == shard
+            && self.after.is_none_or(|after| number > after)
+            && self.before.is_none_or(|before| number < before)
+    }
+}
+
+fn losses(events: &[v1::Event], sink: &str) -> Vec<Loss> {
+    let of_sink = |event: &&v1::Event| {
+        event.kind == "data_loss" && event.labels.get("sink").is_some_and(|label| label == sink)
+    };
+    events.iter().filter(of_sink).filter_map(Loss::of).collect()
+}
