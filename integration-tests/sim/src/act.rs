@@ -239,6 +239,9 @@ fn hit_kinesis(fault: Fault, cluster: &Cluster, now: Duration) {
         }
         Fault::ThrottleReads(n, span) => kinesis.throttle(SOURCE, pick(n), now + span, Throttle::Error),
         Fault::EmptyReads(n, span) => kinesis.throttle(SOURCE, pick(n), now + span, Throttle::Silence),
+        Fault::EmptyPages(n, pages) => kinesis.empty_pages(SOURCE, pick(n), pages),
+        Fault::HalfOpen(n, span) => kinesis.half_open(SOURCE, pick(n), now + span),
+        Fault::KinesisSlow(delay, span) => kinesis.slow_down(now + span, delay),
         Fault::ExpireIterators => kinesis.expire_iterators(now),
         Fault::ListingsLag(lag) => kinesis.lag_listings(lag),
         Fault::Hide(n, span) => kinesis.hide(SOURCE, pick(n), now + span),

@@ -99,6 +99,7 @@ impl Cluster {
         let sockets = Sockets::new(net.clone());
         let model = Arc::new(Mutex::new(meta::Model::default()));
         let mut kinesis = kinesis::Model::new(script.seed);
+        kinesis.check_clocks(true);
         kinesis.create(Duration::ZERO, SOURCE, source);
         kinesis.create(Duration::ZERO, COPY, Shape { shards: 2, ..Shape::default() });
         let urls = coordinators.map(url).collect();

@@ -55,6 +55,12 @@ pub enum Fault {
     ThrottleReads(u64, Duration),
     /// A shard's reads succeed and bring nothing.
     EmptyReads(u64, Duration),
+    /// A shard's reads come back empty although records follow, so many times.
+    EmptyPages(u64, u32),
+    /// A shard's subscriptions bring nothing and do not end.
+    HalfOpen(u64, Duration),
+    /// Kinesis answers so much later.
+    KinesisSlow(Duration, Duration),
     /// Every iterator is void.
     ExpireIterators,
     /// From now on reshards are listed so much late.
@@ -123,6 +129,8 @@ pub struct Script {
 /// What some scripts ask for beyond faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demands {
+    /// More options of the source.
+    pub source: &'static str,
     /// More options of the ledger's sink.
     pub ledger: &'static str,
     /// The ledger refuses rows with this in them.
@@ -130,6 +138,14 @@ pub struct Demands {
     /// Nothing that happens is a reason to stop a run.
     pub calm: bool,
 }
+
+/// How a source may be read.
+const POLLED_OR_PUSHED: [&str; 4] = [
+    "",
+    "",
+    ", kinesis.consumer.mode = 'efo', kinesis.consumer.name = 'sim-{sink}'",
+    ", kinesis.consumer.mode = 'auto', kinesis.consumer.name = 'sim-{sink}'",
+];
 
 impl Script {
     /// The script of a seed.
@@ -156,7 +172,11 @@ impl Script {
             aggregated: *[0.0, 0.0, 0.3, 1.0].choose(random).expect("four"),
             load,
             faults,
-            demands: Demands::default(),
+            demands: Demands {
+                source: POLLED_OR_PUSHED.choose(random).expect("four"),
+                ledger: ["", ", piecemeal = 'true'"].choose(random).expect("two"),
+                ..Demands::default()
+            },
         }
     }
 
@@ -176,7 +196,7 @@ fn fault(random: &mut StdRng, coordinators: u8, workers: u8) -> Fault {
     let worker = Place::Worker(random.random_range(0..workers));
     let coordinator = Place::Coordinator(random.random_range(0..coordinators));
     let process = if random.random_bool(0.6) { worker } else { coordinator };
-    let pick = random.random_range(0..37_u32);
+    let pick = random.random_range(0..40_u32);
     match pick {
         0 | 1 => Fault::Kill(process, span(random, 100, 15_000)),
         2 => Fault::Vanish(process, span(random, 2_000, 15_000)),
@@ -207,6 +227,9 @@ fn fault(random: &mut StdRng, coordinators: u8, workers: u8) -> Fault {
         23 => Fault::Merge(random.random()),
         24 => Fault::ThrottleReads(random.random(), span(random, 500, 15_000)),
         25 => Fault::EmptyReads(random.random(), span(random, 500, 15_000)),
+        36 => Fault::EmptyPages(random.random(), random.random_range(1..=10)),
+        37 => Fault::HalfOpen(random.random(), span(random, 1_000, 60_000)),
+        38 => Fault::KinesisSlow(span(random, 50, 3_000), span(random, 1_000, 10_000)),
         26 => Fault::ExpireIterators,
         27 => Fault::ListingsLag(span(random, 500, 20_000)),
         28 => Fault::KinesisFails(*[0.2, 1.0].choose(random).expect("two"), span(random, 500, 10_000)),

@@ -29,7 +29,8 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
     let mut stage = Stage::new(cluster);
     stage.cluster.ledger.poison(stage.cluster.script.demands.poison.map(Into::into));
     stage.start_all();
-    stage.cluster.declare("");
+    let source = stage.cluster.script.demands.source;
+    stage.cluster.declare(source);
     stage.load_until(load);
     let end = load.max(last + Duration::from_secs(10));
     stage.run_for(end - stage.now());
