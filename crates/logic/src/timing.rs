@@ -136,7 +136,8 @@ mod tests {
             change(&mut timing);
             timing.check().unwrap_err()
         };
-        let cases: [(fn(&mut Timing), &str); 7] = [
+        type Change = fn(&mut Timing);
+        let cases: [(Change, &str); 7] = [
             (|t| t.heartbeat = Duration::ZERO, "`heartbeat` must be more than nothing"),
             (
                 |t| t.heartbeat = Duration::from_secs(3),
