@@ -38,7 +38,8 @@ pub(crate) struct Bench {
     pub(crate) args: RunArgs,
     /// The endpoint.
     pub(crate) endpoint: Endpoint,
-    binary: PathBuf,
+    /// The `shardwright` that is measured.
+    pub(crate) binary: PathBuf,
     full: OnceCell<()>,
 }
 
@@ -60,11 +61,27 @@ impl Bench {
 
     /// The options of a Kinesis connector for one of the endpoint's streams.
     pub(crate) fn kinesis(&self, stream: &str) -> String {
+        Self::kinesis_at(&self.endpoint.url, stream)
+    }
+
+    /// The same, for one that is reached through something.
+    pub(crate) fn kinesis_at(url: &str, stream: &str) -> String {
         format!(
-            "connector = 'kinesis', stream = '{stream}', aws.region = 'us-east-1', endpoint = '{}', \
-             aws.credentials.access_key_id = 'test', aws.credentials.secret_access_key = 'test'",
-            self.endpoint.url
+            "connector = 'kinesis', stream = '{stream}', aws.region = 'us-east-1', endpoint = '{url}', \
+             aws.credentials.access_key_id = 'test', aws.credentials.secret_access_key = 'test'"
         )
+    }
+
+    /// The statements of a sink that copies what a live load puts.
+    pub(crate) fn copy(&self, source: &str, destination: &str) -> [String; 2] {
+        let (from, to) = (self.kinesis(source), self.kinesis(destination));
+        [
+            format!(
+                "CREATE SOURCE live (key VARCHAR, n BIGINT, t BIGINT) INCLUDE partition AS split WITH ({from}) \
+                 FORMAT PLAIN ENCODE JSON"
+            ),
+            format!("CREATE SINK out FROM live WITH ({to}, primary_key = 'key') FORMAT PLAIN ENCODE JSON"),
+        ]
     }
 
     /// The stream that is full: filled when it is first asked for.

@@ -9,13 +9,19 @@ use integration_tests::endpoint::{open_shards, split};
 use crate::{
     cluster::{Bench, Cluster},
     endpoint,
-    live::{Arrival, DESTINATION, HEALED_DEADLINE, Live, Mark, SOURCE},
+    live::{Arrival, HEALED_DEADLINE, Live, Mark},
     reads::{self, Reads},
     report::{
         Aim::{self, Below},
         Report,
     },
 };
+
+/// The stream that is put into.
+const SOURCE: &str = "bench-live";
+
+/// The stream that the cluster writes.
+const DESTINATION: &str = "bench-live-out";
 
 const SHARDS: i32 = 4;
 
@@ -36,17 +42,10 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut cluster = bench.cluster().await?;
     cluster.worker("w0").await?;
     cluster.worker("w1").await?;
-    let source = format!(
-        "CREATE SOURCE live (key VARCHAR, n BIGINT, t BIGINT) INCLUDE partition AS split WITH ({}) FORMAT PLAIN ENCODE JSON",
-        bench.kinesis(SOURCE)
-    );
-    cluster.sql(&source).await?;
-    let sink = format!(
-        "CREATE SINK out FROM live WITH ({}, primary_key = 'key') FORMAT PLAIN ENCODE JSON",
-        bench.kinesis(DESTINATION)
-    );
-    cluster.sql(&sink).await?;
-    let live = Live::start(&client).await?;
+    for statement in bench.copy(SOURCE, DESTINATION) {
+        cluster.sql(&statement).await?;
+    }
+    let live = Live::start(&client, SOURCE, DESTINATION).await?;
     let mut scene = Scene { bench, cluster, live };
     let outcome = scene.reading().await;
     scene.told(report, "handover: a live cluster", outcome);

@@ -20,11 +20,6 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::endpoint;
 
-/// The stream that is put into.
-pub(crate) const SOURCE: &str = "bench-live";
-/// The stream that the cluster writes.
-pub(crate) const DESTINATION: &str = "bench-live-out";
-
 const KEYS: u64 = 40;
 
 /// Each key is put so often.
@@ -66,15 +61,18 @@ pub(crate) struct Live {
 
 impl Live {
     /// Starts both, and a load that goes on until the end.
-    pub(crate) async fn start(client: &Client) -> Result<Self> {
+    pub(crate) async fn start(client: &Client, source: &str, destination: &str) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let arrivals = Arc::new(Mutex::new(Arrivals::new()));
         let (sender, changed) = watch::channel(0);
         let sender = Arc::new(sender);
-        for shard in endpoint::open_shards(client, DESTINATION).await? {
-            tasks.spawn(tail(client.clone(), shard, arrivals.clone(), sender.clone()));
+        for shard in endpoint::open_shards(client, destination).await? {
+            let ask = client.get_shard_iterator().stream_name(destination).shard_id(shard);
+            let answer = ask.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await?;
+            let iterator = answer.shard_iterator().context("no iterator")?.to_owned();
+            tasks.spawn(tail(client.clone(), iterator, arrivals.clone(), sender.clone()));
         }
-        tasks.spawn(load(client.clone()));
+        tasks.spawn(load(client.clone(), source.to_owned()));
         Ok(Self { arrivals, changed, tasks })
     }
 
@@ -140,7 +138,7 @@ pub(crate) struct Mark {
 }
 
 /// Puts every key once a round.
-async fn load(client: Client) -> Result<()> {
+async fn load(client: Client, stream: String) -> Result<()> {
     let mut rounds = tokio::time::interval(ROUND);
     for n in 0_u64.. {
         rounds.tick().await;
@@ -154,7 +152,7 @@ async fn load(client: Client) -> Result<()> {
         });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         // While a shard is being split the service refuses some; the next round comes soon.
-        client.put_records().stream_name(SOURCE).set_records(Some(entries)).send().await.ok();
+        client.put_records().stream_name(&stream).set_records(Some(entries)).send().await.ok();
     }
     Ok(())
 }
@@ -162,13 +160,10 @@ async fn load(client: Client) -> Result<()> {
 /// Reads one shard of the destination for ever.
 async fn tail(
     client: Client,
-    shard: String,
+    mut iterator: String,
     arrivals: Arc<Mutex<Arrivals>>,
     changed: Arc<watch::Sender<u64>>,
 ) -> Result<()> {
-    let ask = client.get_shard_iterator().stream_name(DESTINATION).shard_id(shard);
-    let answer = ask.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await?;
-    let mut iterator = answer.shard_iterator().context("no iterator")?.to_owned();
     loop {
         let answer = client.get_records().shard_iterator(iterator).send().await?;
         let seen = Instant::now();

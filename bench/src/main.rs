@@ -9,6 +9,7 @@ mod crowd;
 mod endpoint;
 mod fake_worker;
 mod handover;
+mod heal;
 mod kafka;
 mod limit;
 mod live;
@@ -18,6 +19,7 @@ mod report;
 mod rest;
 mod scrape;
 mod sdk;
+mod simulated;
 mod throughput;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -56,6 +58,12 @@ pub(crate) struct RunArgs {
     /// How many workers are killed
     #[arg(long, env = "SHARDWRIGHT_BENCH_KILLS", default_value_t = 10)]
     kills: u32,
+    /// How many splits must heal, at least, of a fault that hits a worker; how often one is repeated that hits all of them
+    #[arg(long, env = "SHARDWRIGHT_BENCH_FAULTS", default_value_t = 20)]
+    faults: u32,
+    /// Seeds of the simulation
+    #[arg(long, env = "SHARDWRIGHT_BENCH_SEEDS", default_value_t = 20)]
+    seeds: u64,
     /// Bootstrap servers of a Kafka; without them one is started for its case
     #[arg(long, env = "SHARDWRIGHT_BENCH_KAFKA")]
     kafka: Option<String>,
@@ -127,6 +135,8 @@ async fn run(args: RunArgs) -> Result<()> {
     report.outcome("crowd", outcome);
     let outcome = handover::measure(&bench, &mut report).await;
     report.outcome("handover", outcome);
+    heal::measure(&bench, &mut report).await;
+    simulated::measure(&bench, &mut report).await;
     report.print();
     report.write(&bench.args.json)
 }

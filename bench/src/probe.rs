@@ -15,6 +15,13 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((user + system) / TICKS_PER_SECOND)
 }
 
+/// Whether a process has ended and nobody has waited for it: what it used stands still and can be read.
+pub(crate) fn is_zombie(pid: u32) -> Result<bool> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading its state")?;
+    let fields = stat.rsplit_once(')').context("an odd /proc/PID/stat")?.1;
+    Ok(fields.trim_start().starts_with('Z'))
+}
+
 /// Memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {

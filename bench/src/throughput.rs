@@ -3,6 +3,7 @@
 use std::{process::Stdio, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use faults::{Faults, kinesis::Proxy};
 use tokio::process::Command;
 
 use crate::{
@@ -33,7 +34,7 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
             report.outcome(name, outcome);
         }
     }
-    for case in [BYTES, JSON, KINESIS, KAFKA] {
+    for case in [BYTES, BYTES_PUSHED, JSON, JSON_PUSHED, KINESIS, KAFKA] {
         if bench.wants(case) {
             let outcome = worker_case(bench, report, case).await;
             report.outcome(case, outcome);
@@ -42,17 +43,19 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
 }
 
 const BYTES: &str = "worker: BYTES → blackhole";
+const BYTES_PUSHED: &str = "worker: BYTES → blackhole, fan-out";
 const JSON: &str = "worker: JSON → blackhole";
+const JSON_PUSHED: &str = "worker: JSON → blackhole, fan-out";
 const KINESIS: &str = "worker: JSON → JSON → Kinesis";
 const KAFKA: &str = "worker: JSON → Kafka";
 
 async fn worker_case(bench: &Bench, report: &mut Report, case: &str) -> Result<()> {
     let options = format!("{}, scan.startup.mode = 'earliest'", bench.kinesis(bench.full().await?));
-    let bytes = format!("CREATE SOURCE s (data BYTEA) WITH ({options}) FORMAT PLAIN ENCODE BYTES");
-    let json = format!("CREATE SOURCE s ({COLUMNS}) WITH ({options}) FORMAT PLAIN ENCODE JSON");
+    let json = json(&options);
     match case {
-        BYTES => worker(bench, report, case, AtMost(2.0), [&bytes, BLACKHOLE]).await,
+        BYTES => worker(bench, report, case, AtMost(2.0), [&bytes(&options), BLACKHOLE]).await,
         JSON => worker(bench, report, case, AtMost(3.0), [&json, BLACKHOLE]).await,
+        BYTES_PUSHED | JSON_PUSHED => pushed(bench, report, case).await,
         KINESIS => {
             let out = "bench-out";
             endpoint::create_stream(&bench.endpoint.client(), out, SHARDS).await?;
@@ -73,6 +76,30 @@ async fn worker_case(bench: &Bench, report: &mut Report, case: &str) -> Result<(
             outcome
         }
     }
+}
+
+fn bytes(options: &str) -> String {
+    format!("CREATE SOURCE s (data BYTEA) WITH ({options}) FORMAT PLAIN ENCODE BYTES")
+}
+
+fn json(options: &str) -> String {
+    format!("CREATE SOURCE s ({COLUMNS}) WITH ({options}) FORMAT PLAIN ENCODE JSON")
+}
+
+/// The same records, pushed by the service. The fault layer, with no fault, stands in front of the endpoint, which knows no
+/// subscription from the beginning of a shard; its work is done in this process, not in the worker's.
+async fn pushed(bench: &Bench, report: &mut Report, case: &str) -> Result<()> {
+    let stream = bench.full().await?;
+    let proxy =
+        Proxy::start(&bench.endpoint.url, Faults::new(0)).await.context("starting the fault layer")?;
+    // A consumer for each case: the subscriptions of the one before are not taken over.
+    let name = if case == BYTES_PUSHED { "bytes" } else { "json" };
+    let options = format!(
+        "{}, scan.startup.mode = 'earliest', kinesis.consumer.mode = 'efo', kinesis.consumer.name = '{name}-{{sink}}'",
+        Bench::kinesis_at(&proxy.url(), stream)
+    );
+    let source = if case == BYTES_PUSHED { bytes(&options) } else { json(&options) };
+    worker(bench, report, case, Aim::None, [&source, BLACKHOLE]).await
 }
 
 /// One of the loops beside, in a process of its own.
