@@ -106,6 +106,7 @@ impl Scene<'_> {
         let (mark, _) = self.live.mark();
         self.cluster.drain("w0").await?;
         let silence = self.live.longest_silence(&splits, mark).await?;
+        let silence = silence.iter().map(|silence| silence.length).collect();
         report.spread("drain: silence of each moved split", silence, Below(1.0));
         self.cluster.worker("w2").await?;
         self.reading().await?;
@@ -115,6 +116,7 @@ impl Scene<'_> {
         leaving.terminate()?;
         leaving.ended().await?;
         let silence = self.live.longest_silence(&splits, mark).await?;
+        let silence = silence.iter().map(|silence| silence.length).collect();
         report.spread("SIGTERM: silence of each moved split", silence, Below(1.0));
         Ok(())
     }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::{
     cluster::Bench,
     endpoint,
-    live::{HEALED_DEADLINE, Live, Mark},
+    live::{HEALED_DEADLINE, Live, Mark, Silence},
     report::{Aim, Report},
 };
 
@@ -61,7 +61,7 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
 #[derive(Default)]
 struct Healed {
     /// The longest silence of each split that was hit.
-    silence: Vec<f64>,
+    silence: Vec<Silence>,
     /// From each fault until the last of it was over.
     over: Vec<f64>,
 }
@@ -119,7 +119,13 @@ impl Scene {
     async fn case(&mut self, faults: u32, report: &mut Report, case: &str) {
         let mut healed = Healed::default();
         let outcome = self.repeat(faults, case, &mut healed).await;
-        report.spread(&format!("{case} → silence of each split"), healed.silence, Aim::None);
+        let lengths = healed.silence.iter().map(|silence| silence.length).collect();
+        report.spread(&format!("{case} → silence of each split"), lengths, Aim::None);
+        if case == PARTITIONED {
+            // Which is not the same here: the fault begins while the worker goes on.
+            let ends = healed.silence.iter().map(|silence| silence.ended).collect();
+            report.spread(&format!("{case} → each split delivers again"), ends, Aim::None);
+        }
         let last = if HIT_ALL.contains(&case) { "checkpoints move again" } else { "caught up" };
         report.spread(&format!("{case} → {last}"), healed.over, Aim::None);
         if outcome.is_err() {

@@ -98,15 +98,13 @@ impl Live {
     }
 
     /// The longest time that each of these splits was silent since the mark, watched until it delivers what is put from now on.
-    pub(crate) async fn longest_silence(&self, splits: &BTreeSet<String>, mark: Mark) -> Result<Vec<f64>> {
+    pub(crate) async fn longest_silence(
+        &self,
+        splits: &BTreeSet<String>,
+        mark: Mark,
+    ) -> Result<Vec<Silence>> {
         let arrivals = self.until_each(splits, now_ms()).await?;
-        let silence = |split: &String| {
-            let seen = std::iter::once(mark.at).chain(arrivals[split].iter().map(|arrival| arrival.seen));
-            let seen: Vec<Instant> = seen.collect();
-            let gaps = seen.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64());
-            gaps.fold(0.0, f64::max)
-        };
-        Ok(splits.iter().map(silence).collect())
+        Ok(splits.iter().map(|split| Silence::longest(mark, &arrivals[split])).collect())
     }
 
     /// Waits until each split has delivered something that was put after this moment.
@@ -125,6 +123,30 @@ impl Live {
             }
         };
         tokio::time::timeout(HEALED_DEADLINE, wait).await.context("a split stays silent")?
+    }
+}
+
+/// A time without an arrival; seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Silence {
+    /// How long it was.
+    pub(crate) length: f64,
+    /// From the mark to its end.
+    pub(crate) ended: f64,
+}
+
+impl Silence {
+    /// The longest one from the mark to the last arrival.
+    fn longest(mark: Mark, arrivals: &[Arrival]) -> Self {
+        let (mut longest, mut since) = (Self::default(), mark.at);
+        for Arrival { seen, .. } in arrivals {
+            let length = seen.duration_since(since).as_secs_f64();
+            if length > longest.length {
+                longest = Self { length, ended: seen.duration_since(mark.at).as_secs_f64() };
+            }
+            since = *seen;
+        }
+        longest
     }
 }
 
@@ -177,5 +199,23 @@ async fn tail(
         }
         iterator = answer.next_shard_iterator().context("the destination was resharded")?.to_owned();
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_silence_counts_from_the_mark_and_knows_its_end() {
+        let mark = Mark { at: Instant::now(), ms: 0 };
+        let after = |ms| Arrival { seen: mark.at + Duration::from_millis(ms), put_ms: 0 };
+        let longest = |seen: &[u64]| {
+            let arrivals: Vec<Arrival> = seen.iter().map(|ms| after(*ms)).collect();
+            Silence::longest(mark, &arrivals)
+        };
+        assert_eq!(longest(&[500, 4500, 5000]), Silence { length: 4.0, ended: 4.5 });
+        assert_eq!(longest(&[3000, 4000]), Silence { length: 3.0, ended: 3.0 });
+        assert_eq!(longest(&[]), Silence::default());
     }
 }
