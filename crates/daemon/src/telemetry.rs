@@ -75,9 +75,10 @@ impl Telemetry {
             .build();
         let registry = Registry::new();
         let meters = meters(config, &registry, resource.clone())?;
-        opentelemetry::global::set_meter_provider(meters.clone());
         let traces = config.otlp_endpoint.as_deref().map(|url| traces(url, resource)).transpose()?;
         log(config, traces.as_ref())?;
+        // Last: a setting that is refused leaves nothing behind.
+        opentelemetry::global::set_meter_provider(meters.clone());
         Ok(Self { registry, meters, traces })
     }
 
