@@ -140,7 +140,7 @@ impl Report {
     /// Says what was not measured and why.
     fn skip(&mut self, case: &str, why: &str) {
         let line = format!("{case}: {why}");
-        eprintln!("skipped: {line}");
+        eprintln!("left out: {line}");
         self.skipped.push(line);
     }
 
