@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub loaded: bool,
     pub sessions: HashMap<u64, Session>,
     pub session_next: u64,
+    /// The newest session of each instance whose join counted.
+    pub instances: HashMap<String, u64>,
     pub lanes: Lanes,
     /// Why tasks are not simply running, in words: the newest plan's.
     pub waiting: BTreeMap<TaskId, String>,
@@ -112,6 +114,7 @@ impl Term {
             loaded: false,
             sessions: HashMap::new(),
             session_next: 0,
+            instances: HashMap::new(),
             lanes: Lanes::default(),
             waiting: BTreeMap::new(),
             reports: BTreeMap::new(),

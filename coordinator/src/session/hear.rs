@@ -107,7 +107,7 @@ impl Term {
             session.heartbeat = session.heartbeat.max(heartbeat.number);
             session.budget = (heartbeat.budget_used, heartbeat.budget_size);
             session.heard_at = self.clock.now();
-            (loaded || mutant::on("list_before_loaded")) && !session.joined
+            loaded && !session.joined
         };
         if must_join && !self.join(id).await {
             return;
@@ -116,7 +116,7 @@ impl Term {
         let now = self.clock.now();
         let Some(session) = state.sessions.get(&id) else { return };
         let process = session.hello.process.clone();
-        if session.joined {
+        if session.joined || (mutant::on("list_before_loaded") && !state.loaded) {
             membership::heartbeat(&mut state.memory.observed.heard, &process, now);
             for report in heartbeat.reports {
                 self.report(&mut state, &process, report);
@@ -201,7 +201,7 @@ impl Term {
 
     /// Whether a process may join now; refuses it if not. One that waits may ask again, one that is over must not.
     fn admits(&self, id: u64, hello: &v1::Hello) -> bool {
-        match self.verdict(hello) {
+        match self.verdict(id, hello) {
             JoinVerdict::Join => return true,
             JoinVerdict::Wait(why) => self.refuse(id, why, true),
             JoinVerdict::Over(why) => self.refuse(id, why, false),
@@ -209,11 +209,21 @@ impl Term {
         false
     }
 
-    fn verdict(&self, hello: &v1::Hello) -> JoinVerdict {
+    fn verdict(&self, id: u64, hello: &v1::Hello) -> JoinVerdict {
         if hello.worker.is_empty() || hello.process.is_empty() {
             return JoinVerdict::Over("a hello must name its worker and its process".to_owned());
         }
         let state = self.state();
+        // An instance runs one process at a time. Of two that have answered, the later one is the one whose hello came later, even
+        // if the answer of the other, dead by now, came last.
+        if !hello.instance.is_empty()
+            && state.instances.get(&hello.instance).is_some_and(|newest| *newest > id)
+        {
+            let process = &hello.process;
+            return JoinVerdict::Over(format!(
+                "a later session of its instance has joined before process {process}"
+            ));
+        }
         let stored = state.memory.view.workers.get(&hello.worker).map(|stored| &stored.value);
         let heard = &state.memory.observed.heard;
         membership::may_join(heard, hello, stored, self.clock.now(), self.config.timing.session_timeout)
@@ -245,6 +255,7 @@ impl Term {
                 old.end.cancel();
             }
         }
+        state.instances.insert(hello.instance.clone(), id);
         let strays = strays(&state, hello);
         let back = state.memory.observed.heard.processes.contains_key(&hello.process);
         membership::join(&mut state.memory.observed.heard, &hello.worker, record, self.clock.now());

@@ -74,6 +74,23 @@ async fn a_second_process_under_a_live_name_is_refused() {
     assert_eq!(view(&store).await.workers["w1"].value.process, "p1");
 }
 
+/// P1: it answered the welcome, died, and its answer came after the next process of its instance had joined.
+#[tokio::test]
+async fn a_late_answer_of_a_dead_process_does_not_displace_the_next_one() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    coordinator.leader().await;
+    let dead = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    dead.fall_silent();
+    let next = FakeWorker::attach(&coordinator.url(), "w1", "p2", "i1", Obedient).await;
+    until("the next has its list", || next.list().is_some()).await;
+    let late = proto::v1::Heartbeat { number: 2, ..Default::default() };
+    dead.say(up::Message::Heartbeat(late)).await;
+    until("the session of the dead one is over", || dead.heard(|heard| heard.over)).await;
+    assert!(dead.list().is_none() && !next.heard(|heard| heard.over));
+    assert_eq!(view(&store).await.workers["w1"].value.process, "p2");
+}
+
 #[tokio::test]
 async fn a_restart_of_the_same_instance_takes_the_tasks_over_with_new_epochs() {
     let store = memory();
