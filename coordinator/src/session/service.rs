@@ -71,6 +71,7 @@ async fn converse(
     let worker = hello.worker.clone();
     let (id, end) = term.open_session(hello, out);
     if mutant::on("late_hello_displaces") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
         term.hear(id, worker_message::Message::Heartbeat(v1::Heartbeat::default())).await;
     }
     loop {

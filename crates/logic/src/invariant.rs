@@ -3,6 +3,8 @@
 //!
 //! It sees I2, I3, I4 and I7. What flows (I1, I8, I10, I11) is judged where it flows, and I5 and I6 by asking `plan` again.
 
+use std::cmp::Ordering;
+
 use model::{Checkpoint, ObjectId, TaskId};
 
 use crate::{
@@ -109,8 +111,13 @@ fn checkpoints_move_on(world: World<'_>, earlier: World<'_>, violations: &mut Ve
     }
 }
 
+/// The same move may be written twice: a first time by a transaction that its leader knew nothing more of.
 fn goes_back(before: &Checkpoint, after: &Checkpoint) -> bool {
-    before.position.is_end() || (after.epoch, after.serial) <= (before.epoch, before.serial)
+    match (after.epoch, after.serial).cmp(&(before.epoch, before.serial)) {
+        Ordering::Less => true,
+        Ordering::Equal => before.position != after.position,
+        Ordering::Greater => before.position.is_end(),
+    }
 }
 
 /// The parents of a split that had not ended at the later look: they cannot have when its checkpoint moved.

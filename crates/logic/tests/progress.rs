@@ -203,6 +203,13 @@ mod broken {
         back.serial -= 1;
         world.observed.checkpointed(t.clone(), back, 501);
         assert_eq!(found(&world, Some(&earlier)), ["I4"]);
+        let mut again = before.clone();
+        again.at.0 += 1;
+        world.observed.checkpointed(t.clone(), again.clone(), 501);
+        assert_eq!(found(&world, Some(&earlier)), [""; 0], "the same move, written twice");
+        again.position = Position::After(Cursor::new("elsewhere"));
+        world.observed.checkpointed(t.clone(), again, 501);
+        assert_eq!(found(&world, Some(&earlier)), ["I4"], "one serial is one position");
         let mut zombie = before.clone();
         (zombie.epoch.revision, zombie.serial) = (before.epoch.revision - 1, 99);
         world.observed.checkpointed(t.clone(), zombie, 502);

@@ -126,6 +126,7 @@ impl Acts {
                 cluster.user.ask(Order::Sql("ALTER SINK ledger PAUSE".to_owned()));
                 self.later(now + span, Undo::ResumeSink);
             }
+            Fault::Aggregate(count) => cluster.put_aggregate("k0", count),
             other => hit_server(other, cluster, now),
         }
     }

@@ -115,10 +115,10 @@ pub(crate) fn reshards(seed: u64) -> Script {
 /// Workers die before anything is checkpointed, after they began to read.
 pub(crate) fn early_deaths(seed: u64) -> Script {
     Plot::new(seed)
-        .at(0, 200, Fault::SinkDown(ms(12_000)))
-        .at(0, 200, Fault::FailPuts(1.0, ms(12_000)))
-        .at(5_000, 2_000, Fault::Kill(Place::Worker(0), ms(300)))
-        .at(5_000, 2_000, Fault::Kill(Place::Worker(1), ms(600)))
+        .at(0, 0, Fault::SinkSlow(ms(3_000), ms(12_000)))
+        .at(0, 0, Fault::FailPuts(1.0, ms(12_000)))
+        .at(700, 300, Fault::Kill(Place::Worker(0), ms(300)))
+        .at(700, 300, Fault::Kill(Place::Worker(1), ms(600)))
         .done()
 }
 
@@ -151,18 +151,18 @@ pub(crate) fn expiring(seed: u64) -> Script {
     Plot::new(seed).every(3_000, 1_700, |_| Fault::ExpireIterators).done()
 }
 
-/// A long backlog of aggregates is cut into chunks, and the workers die among them.
+/// Aggregates larger than a chunk, and workers that die in the middle of them.
 pub(crate) fn aggregates(seed: u64) -> Script {
-    let backlog = |plot: Plot, at: u64| {
-        plot.at(at, 200, Fault::ThrottleReads(0, ms(11_000)))
-            .at(at + 11_000, 0, Fault::SinkSlow(ms(150), ms(5_000)))
-            .at(at + 12_200, 1_500, Fault::Kill(Place::Worker(0), ms(300)))
-            .at(at + 12_200, 1_500, Fault::Kill(Place::Worker(1), ms(300)))
-    };
-    let plot = Plot::new(seed).with(|script| {
-        (script.shards, script.keys, script.rate, script.aggregated) = (1, 40, 600, 1.0);
-    });
-    backlog(backlog(plot, 2_000), 20_000).done()
+    Plot::new(seed)
+        .with(|script| script.shards = 1)
+        .at(3_000, 200, Fault::SinkSlow(ms(60), ms(30_000)))
+        .at(4_000, 500, Fault::Aggregate(3_000))
+        .at(10_000, 1_500, Fault::Kill(Place::Worker(0), ms(300)))
+        .at(10_000, 1_500, Fault::Kill(Place::Worker(1), ms(300)))
+        .at(20_000, 500, Fault::Aggregate(3_000))
+        .at(26_000, 1_500, Fault::Kill(Place::Worker(0), ms(300)))
+        .at(26_000, 1_500, Fault::Kill(Place::Worker(1), ms(300)))
+        .done()
 }
 
 /// Rows that the destination refuses, a slow place for dead letters, and workers that die.
@@ -229,12 +229,13 @@ pub(crate) fn slow_answers(seed: u64) -> Script {
         .done()
 }
 
-/// What a worker says is not heard any more, while its list changes because another worker is drained.
+/// What a worker says is not heard any more, while its list changes because others are drained.
 pub(crate) fn unheard(seed: u64) -> Script {
-    let mut plot = Plot::new(seed).with(|script| (script.workers, script.shards) = (3, 6));
+    let mut plot = Plot::new(seed).with(|script| (script.workers, script.shards) = (4, 8));
     let at = plot.moment(6_000, 9_000);
     plot.one_way(at, (Some(Place::Worker(0)), None), 18_000)
-        .at(at + 1_800, 500, Fault::Drain(1))
+        .at(at + 300, 700, Fault::Drain(1))
+        .at(at + 2_300, 500, Fault::Drain(2))
         .at(at + 5_000, 500, Fault::SinkLate(0.8, ms(4_000)))
         .done()
 }
@@ -253,15 +254,16 @@ pub(crate) fn asleep(seed: u64) -> Script {
     plot.done()
 }
 
-/// A worker wakes past its deadline with nothing to write, and the first that answers it is a new leader that has not loaded.
+/// A worker is cut off past its deadline with nothing to write, and the first that answers it is a new leader that has not loaded.
 pub(crate) fn revival(seed: u64) -> Script {
     let mut plot = Plot::new(seed).with(|script| script.shards = 1);
     let (victim, at, away) = (plot.victim(), plot.moment(6_000, 8_000), plot.moment(13_500, 15_000));
-    let wakes = at + away;
-    plot.at(at, 0, Fault::Suspend(victim, ms(away)))
-        .at(wakes - 1_900, 300, Fault::KillLeader(ms(20_000)))
-        .at(wakes - 500, 0, Fault::EmptyReads(0, ms(3_000)))
-        .at(wakes - 300, 300, Fault::StoreSlow(ms(2_000), ms(8_000)))
+    let back = at + away;
+    let starved = away + 1_300 + plot.moment(0, 900);
+    plot.at(at - 800, 0, Fault::Partition(victim, Place::Kinesis, ms(starved)))
+        .cut_off(at, victim, away)
+        .at(back - 3_900, 1_000, Fault::KillLeader(ms(20_000)))
+        .at(back - 3_900, 0, Fault::StoreSlow(ms(450), ms(12_000)))
         .done()
 }
 
@@ -274,15 +276,17 @@ pub(crate) fn restarts(seed: u64) -> Script {
         .done()
 }
 
-/// The same with a network that makes some of what they say late.
+/// A worker dies while its hello is on a bad way, and the next process has a good one.
 pub(crate) fn late_hellos(seed: u64) -> Script {
-    Plot::new(seed)
-        .at(4_000, 0, Fault::Lossy(Place::Worker(0), 0.6, ms(34_000)))
-        .at(4_000, 0, Fault::Lossy(Place::Worker(1), 0.6, ms(34_000)))
-        .every(5_000, 1_500, |random| {
-            Fault::Kill(Place::Worker(random.random_range(0..2)), ms(random.random_range(10..300)))
-        })
-        .done()
+    let mut plot = Plot::new(seed);
+    for at in (5_000..40_000).step_by(3_000) {
+        let (victim, at) = (plot.victim(), at + plot.moment(0, 300));
+        plot = plot
+            .at(at, 0, Fault::Kill(victim, ms(100)))
+            .at(at + 90, 20, Fault::Lossy(victim, 0.5, ms(700)))
+            .at(at + 800, 0, Fault::Kill(victim, ms(50)));
+    }
+    plot.done()
 }
 
 /// For a second each commit is late, and the worker whose positions they carry restarts.

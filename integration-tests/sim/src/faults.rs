@@ -47,6 +47,8 @@ pub enum Fault {
     CommitsLate(f64, Duration),
     /// The answers of commits are lost with this chance.
     CommitsForget(f64, Duration),
+    /// So many records of one key are put as one aggregate.
+    Aggregate(usize),
     /// A shard is split (the n-th open one).
     Split(u64),
     /// Two adjacent shards are merged.
@@ -178,6 +180,12 @@ impl Script {
                 ..Demands::default()
             },
         }
+    }
+
+    /// From when on nothing is a reason to replace a run, if the script says that there is none: from its first fault.
+    #[must_use]
+    pub fn calm_from(&self) -> Option<Duration> {
+        self.faults.first().filter(|_| self.demands.calm).map(|(at, _)| *at)
     }
 
     /// The same with only its first `count` faults.

@@ -1,6 +1,8 @@
 //! Looks at the store after each change of it, with the eyes of `logic::invariant`: the same predicate as in production, but on
 //! what is stored, not on what one leader believes.
 
+use std::time::Duration;
+
 use logic::{
     invariant::{World, check},
     plan::{Desired, DesiredSink, DesiredSource, Observed, Stored},
@@ -12,19 +14,19 @@ use store::{Keyspace, Snapshot, Spec, View};
 pub struct Judge {
     keys: Keyspace,
     last: Option<(Desired, Observed)>,
-    /// No run may be replaced.
-    calm: bool,
+    /// From then on no run may be replaced.
+    calm: Option<Duration>,
 }
 
 impl Judge {
-    /// Of the cluster with this name.
+    /// Of the cluster with this name; from the moment `calm` on there is no reason to replace a run.
     #[must_use]
-    pub fn new(cluster: &str, calm: bool) -> Self {
+    pub fn new(cluster: &str, calm: Option<Duration>) -> Self {
         Self { keys: Keyspace::new(cluster), last: None, calm }
     }
 
     /// Everything that is wrong with the store as it stands now, or with how it came to be.
-    pub fn look(&mut self, snapshot: &Snapshot) -> Vec<String> {
+    pub fn look(&mut self, at: Duration, snapshot: &Snapshot) -> Vec<String> {
         let view = match View::decode(&self.keys, snapshot) {
             Ok(view) => view,
             Err(error) => return vec![format!("the store is not readable: {error}")],
@@ -35,20 +37,33 @@ impl Judge {
             .into_iter()
             .map(|violation| format!("{}: {}", violation.id, violation.message))
             .collect();
-        if let Some(earlier) = earlier.filter(|_| self.calm) {
-            broken.extend(replaced(earlier.observed, &now.1));
+        if let Some(earlier) = earlier {
+            let new = replaced(earlier.observed, &now.1);
+            broken.extend(new.iter().filter_map(|task| begins_elsewhere(task, &now.1)));
+            if self.calm.is_some_and(|calm| at >= calm) {
+                let word =
+                    |task| format!("task {task} got a new run, and nothing was wrong with the old one");
+                broken.extend(new.into_iter().map(word));
+            }
         }
         self.last = Some(now);
         broken
     }
 }
 
-/// Runs that were replaced.
-fn replaced(before: &Observed, now: &Observed) -> Vec<String> {
+/// The tasks whose run was replaced.
+fn replaced<'a>(before: &Observed, now: &'a Observed) -> Vec<&'a TaskId> {
     let old = |task: &TaskId| before.assignments.get(task).map(|(epoch, _)| *epoch);
     let new = now.assignments.iter().filter(|(task, (epoch, _))| old(task).is_some_and(|old| old != *epoch));
-    new.map(|(task, _)| format!("task {task} got a new run, and nothing was wrong with the old one"))
-        .collect()
+    new.map(|(task, _)| task).collect()
+}
+
+/// P13: a run begins at the checkpoint as of the revision at which it was assigned.
+fn begins_elsewhere(task: &TaskId, now: &Observed) -> Option<String> {
+    let (_, run) = now.assignments.get(task)?;
+    let position = &now.checkpoints.get(task)?.value.position;
+    (run.start != *position)
+        .then(|| format!("P13: task {task} begins at {}, and its checkpoint is {position}", run.start))
 }
 
 fn desired(view: &View) -> Desired {

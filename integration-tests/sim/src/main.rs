@@ -90,22 +90,28 @@ fn defects(args: &Args) -> ExitCode {
         return ExitCode::from(2);
     }
     let asked = |mutant: &&mutants::Mutant| args.mutant.as_ref().is_none_or(|name| *name == mutant.name);
-    let (mut caught, mut survived) = (0, 0);
+    let (mut caught, mut survived, mut unsound) = (0, 0, 0);
     let work = |mutant: &'static mutants::Mutant| {
-        (mutant, mutants::catch(mutant, args.from..args.from + mutants::SEEDS))
+        (mutant, mutants::hunt(mutant, args.from..args.from + mutants::SEEDS))
     };
-    runner::each(mutants::MUTANTS.iter().filter(asked), args.jobs, work, |(mutant, found)| match found {
-        Some(mutants::Caught { seed, step }) => {
-            caught += 1;
-            println!("mutant {} caught seed {seed} step {step}", mutant.name);
+    runner::each(mutants::MUTANTS.iter().filter(asked), args.jobs, work, |(mutant, hunt)| {
+        for seed in &hunt.unsound {
+            println!("mutant {}: seed {seed} of its script fails without it too", mutant.name);
         }
-        None => {
-            survived += 1;
-            println!("mutant {} survived: {}, {}", mutant.name, mutant.rule, mutant.breaks);
+        unsound += hunt.unsound.len();
+        match hunt.caught {
+            Some((seed, step)) => {
+                caught += 1;
+                println!("mutant {} caught seed {seed} step {step}", mutant.name);
+            }
+            None => {
+                survived += 1;
+                println!("mutant {} survived: {}, {}", mutant.name, mutant.rule, mutant.breaks);
+            }
         }
     });
     println!("mutants: {caught} caught, {survived} survived");
-    ExitCode::from(u8::from(survived > 0 || caught == 0))
+    ExitCode::from(u8::from(survived + unsound > 0 || caught == 0))
 }
 
 /// Shows the logs that were asked for, and enters simulated time.

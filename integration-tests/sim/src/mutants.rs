@@ -6,7 +6,10 @@
 use crate::{directed, faults::Script, runner};
 
 /// Seeds that are tried for each.
-pub const SEEDS: u64 = 24;
+pub const SEEDS: u64 = 40;
+
+/// How a run is told its defect.
+const CHOICE: &str = "SHARDWRIGHT_MUTANT";
 
 /// One defect.
 #[derive(Clone, Copy, Debug)]
@@ -295,24 +298,29 @@ pub fn named(name: &str) -> Option<&'static Mutant> {
     MUTANTS.iter().find(|mutant| mutant.name == name)
 }
 
-/// A seed that caught a defect, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct Caught {
-    /// The seed.
-    pub seed: u64,
-    /// The line of its story.
-    pub step: u64,
+/// What came of the search for one defect.
+#[derive(Clone, Debug, Default)]
+pub struct Hunt {
+    /// The seed that caught it, and the line of its story at which the run had failed.
+    pub caught: Option<(u64, u64)>,
+    /// Seeds that fail without the defect too: something is wrong with the product, or with the script.
+    pub unsound: Vec<u64>,
 }
 
 /// Tries seeds until one fails with the defect and not without.
 #[must_use]
-pub fn catch(mutant: &Mutant, seeds: std::ops::Range<u64>) -> Option<Caught> {
-    seeds.into_iter().find_map(|seed| {
+pub fn hunt(mutant: &Mutant, seeds: std::ops::Range<u64>) -> Hunt {
+    let mut hunt = Hunt::default();
+    for seed in seeds {
         let args = ["--mutant".to_owned(), mutant.name.to_owned(), "--seed".to_owned(), seed.to_string()];
-        let step = failed_at(&runner::child(&args, &[("SHARDWRIGHT_MUTANT", mutant.name)]).text)?;
-        let sound = runner::child(&args, &[("SHARDWRIGHT_MUTANT", "none")]).well;
-        sound.then_some(Caught { seed, step })
-    })
+        let Some(step) = failed_at(&runner::child(&args, &[(CHOICE, mutant.name)]).text) else { continue };
+        if runner::child(&args, &[(CHOICE, "none")]).well {
+            hunt.caught = Some((seed, step));
+            break;
+        }
+        hunt.unsound.push(seed);
+    }
+    hunt
 }
 
 /// The step at which a run failed, by what it said.

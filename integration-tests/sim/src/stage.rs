@@ -43,7 +43,7 @@ impl<'a> Stage<'a> {
     pub fn new(cluster: &'a mut Cluster) -> Self {
         let mut stage = Self {
             acts: Acts::of(&cluster.script),
-            judge: Judge::new(NAME, cluster.script.demands.calm),
+            judge: Judge::new(NAME, cluster.script.calm_from()),
             seen: 0,
             random: StdRng::seed_from_u64(cluster.script.seed ^ 0x10AD),
             load_until: Duration::ZERO,
@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
         self.cluster.world.step();
         if self.cluster.revision() != self.seen {
             self.seen = self.cluster.revision();
-            self.failures.extend(self.judge.look(&self.cluster.stored()));
+            self.failures.extend(self.judge.look(now, &self.cluster.stored()));
         }
     }
 

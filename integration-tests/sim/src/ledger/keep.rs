@@ -40,8 +40,8 @@ pub struct Kept {
     arrivals: Vec<Arrival>,
     /// Different records among them.
     records: BTreeSet<(String, u64)>,
-    /// Rows that were refused, so that each is noted once.
-    refused: BTreeSet<(TaskId, Bytes)>,
+    /// Rows that were refused, so that each is noted once of each run.
+    refused: BTreeSet<Written>,
     /// Rows whose run has heard that they are durable.
     confirmed: BTreeSet<Written>,
     /// Rows that a run sent again although it had heard so, as they were sent.
@@ -94,7 +94,7 @@ impl Kept {
     }
 
     pub(super) fn refuse(&mut self, arrival: Arrival) {
-        if self.refused.insert((arrival.task.clone(), arrival.value.clone())) {
+        if self.refused.insert(written(&arrival)) {
             self.push(arrival);
         }
     }

@@ -1,5 +1,6 @@
 //! Commits at the server: carried out at once, or later, after the connection broke. A late commit comes at any moment or at the
-//! worst, which is right after a later commit that names one of its keys ([`crate::spite`]): lanes and guards are there for it.
+//! worst, which is right after a later commit that names one of its keys, or right before one that writes one
+//! ([`crate::spite`]): lanes and guards are there for it.
 
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) struct LateCommit {
     from: Place,
     guards: Vec<Guard>,
     writes: Vec<Write>,
+    /// Its worst moment is right before, not right after.
+    before: bool,
 }
 
 impl LateCommit {
@@ -42,10 +45,15 @@ impl Server {
         let now = self.net().now();
         let strikes = |chance: Option<f64>| chance.is_some_and(|chance| self.net().chance(chance));
         if strikes(current(model.faults.delays, now)) {
-            self.delay_one(model, LateCommit { from, guards, writes });
+            let before = self.net().chance(0.5);
+            self.delay_one(model, LateCommit { from, guards, writes, before });
             return Err(self.no_answer());
         }
         let forgets = strikes(current(model.faults.forgets, now));
+        let is_worst = |late: &LateCommit| late.before && writes.iter().any(|write| late.names(write.key()));
+        for late in model.spite.provoked(is_worst) {
+            self.carry_out(model, late.from, (&late.guards, late.writes), ", late").ok();
+        }
         let fate = if forgets { ", and the answer is lost" } else { "" };
         let done = self.carry_out(model, from, (&guards, writes), fate)?;
         if forgets { Err(self.no_answer()) } else { Ok(done) }
@@ -66,7 +74,8 @@ impl Server {
         self.tell(model, &done.touched);
         let told = story::commit(guards, &words, &done.commit);
         self.net().note(Place::Store, format!("{from} {told}{fate}"));
-        for late in model.spite.provoked(|late| done.touched.iter().any(|key| late.names(key))) {
+        let is_worst = |late: &LateCommit| !late.before && done.touched.iter().any(|key| late.names(key));
+        for late in model.spite.provoked(is_worst) {
             let server = self.clone();
             self.net().after(Duration::ZERO, move || server.land(late));
         }
