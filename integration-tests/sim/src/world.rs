@@ -131,10 +131,15 @@ impl World {
 
     /// One step.
     pub fn step(&mut self) {
-        let until = self.net.now() + STEP;
+        self.leap(STEP);
+    }
+
+    /// A step as long as a day may be, for when hardly anything runs.
+    pub fn leap(&mut self, span: Duration) {
+        let until = self.net.now() + span;
         self.net.run_until(until);
         for machine in self.machines.values_mut() {
-            machine.run_to(STEP.mul_f64(machine.rate));
+            machine.run_to(span.mul_f64(machine.rate));
         }
     }
 

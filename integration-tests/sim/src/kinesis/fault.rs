@@ -47,6 +47,8 @@ pub(super) struct Faults {
     empty_pages: BTreeMap<ShardKey, u32>,
     /// Iterators made at this moment or earlier are expired.
     pub(super) expired: Option<Duration>,
+    /// Subscriptions made at this moment or earlier bring nothing any more, and do not end.
+    pub(super) dead: Option<Duration>,
     /// Listings show resharding so much later.
     pub(super) listing_lag: Duration,
     /// Whether it is looked at when a request was signed.
@@ -77,6 +79,11 @@ impl Model {
     /// Subscriptions of a shard bring nothing until then, and do not end either.
     pub fn half_open(&mut self, stream: &str, shard: u32, until: Duration) {
         self.faults.half_open.insert((stream.to_owned(), shard), until);
+    }
+
+    /// The connections of all subscriptions so far are half open, for good.
+    pub fn deaden_subscriptions(&mut self, now: Duration) {
+        self.faults.dead = Some(now);
     }
 
     /// The next reads of a shard come back empty although records follow.
@@ -148,10 +155,10 @@ impl Model {
         Ok(())
     }
 
-    /// Ends all faults. What was trimmed stays trimmed, and expired iterators stay expired.
+    /// Ends all faults. What was trimmed stays trimmed, expired iterators stay expired, and dead connections dead.
     pub fn heal(&mut self) {
-        let Faults { expired, strict_clocks, .. } = self.faults;
-        self.faults = Faults { expired, strict_clocks, ..Faults::default() };
+        let Faults { expired, dead, strict_clocks, .. } = self.faults;
+        self.faults = Faults { expired, dead, strict_clocks, ..Faults::default() };
     }
 }
 

@@ -139,7 +139,8 @@ impl Model {
 
     /// Whether a subscription is over, or is not to be touched.
     fn ending(&mut self, now: Duration, one: &Subscription) -> Option<Push> {
-        if self.faults.is_half_open(now, &one.stream, one.place.shard) {
+        let dead = self.faults.dead.is_some_and(|moment| one.began <= moment);
+        if dead || self.faults.is_half_open(now, &one.stream, one.place.shard) {
             return Some(Push::Nothing);
         }
         match one.state {

@@ -1,9 +1,11 @@
-//! Shards that are split and merged, while the cluster runs and while it does not (S1–S6).
+//! Shards that are split and merged, while the cluster runs and while it does not (S1–S6, S17, S18).
+
+use std::time::Duration;
 
 use rand::Rng as _;
 
-use super::{declare, seconds, settle};
-use crate::{cluster::SOURCE, faults::Fault, stage::Stage};
+use super::{LATEST, declare, put_old_records, seconds, settle};
+use crate::{cluster::SOURCE, faults::Fault, place::Place, stage::Stage};
 
 pub(super) fn split_while_running_from_earliest(stage: &mut Stage<'_>) {
     stage.load(seconds(5));
@@ -15,7 +17,8 @@ pub(super) fn split_while_running_from_earliest(stage: &mut Stage<'_>) {
 }
 
 pub(super) fn split_while_running_from_latest(stage: &mut Stage<'_>) {
-    from_latest(stage);
+    put_old_records(stage);
+    declare(stage, LATEST);
     stage.load(seconds(10));
     // The listing shows the children late, so that they hold records before anybody knows them.
     let late = stage.random.random_range(0..8);
@@ -79,15 +82,59 @@ pub(super) fn two_generations_while_stopped(stage: &mut Stage<'_>) {
     settle(stage);
 }
 
-/// The source begins at its latest record; what is older must not arrive, and everything put from now on must.
-pub(super) fn from_latest(stage: &mut Stage<'_>) {
-    let now = stage.now();
-    for n in 0..100 {
-        let data = format!(r#"{{"k": "old{n}", "n": 0}}"#);
-        stage.cluster.kinesis().put(now, SOURCE, &format!("old{n}"), data.into());
+/// The keys of an aggregate belong to different shards, and to different children of one. It is done when all in it is, however
+/// often its reader dies on the way.
+pub(super) fn aggregates_across_a_split(stage: &mut Stage<'_>) {
+    declare(stage, "");
+    stage.happen(Fault::SinkSlow(Duration::from_millis(800), seconds(20)));
+    for tick in 0..200 {
+        put_group(stage);
+        stage.run_for(Duration::from_millis(100));
+        match tick {
+            60 => split_one(stage),
+            80 => stage.happen(Fault::Kill(Place::Worker(0), seconds(1))),
+            120 => merge_two(stage),
+            140 => stage.happen(Fault::Kill(Place::Worker(1), seconds(1))),
+            160 => split_one(stage),
+            _ => {}
+        }
     }
-    stage.run_for(seconds(10));
-    declare(stage, ", scan.startup.mode = 'latest'");
+    settle(stage);
+}
+
+/// An aggregate of one of a few groups of keys. A key is only ever sent with its group, under the group's partition key.
+fn put_group(stage: &mut Stage<'_>) {
+    let group = stage.random.random_range(0..4);
+    let keys: Vec<String> = (0..5).map(|key| format!("g{group}k{key}")).collect();
+    let count = stage.random.random_range(2..40);
+    let mut chosen = vec![keys[0].as_str()];
+    for _ in 0..count {
+        chosen.push(&keys[stage.random.random_range(0..keys.len())]);
+    }
+    stage.cluster.put_aggregate(&chosen);
+}
+
+pub(super) fn scaling_under_load(stage: &mut Stage<'_>) {
+    put_old_records(stage);
+    declare(stage, LATEST);
+    stage.load(seconds(5));
+    for shards in [4, 8, 3] {
+        let late = stage.random.random_range(0..4);
+        stage.happen(Fault::ListingsLag(seconds(late)));
+        scale(stage, shards);
+        stage.load(seconds(10));
+    }
+    settle(stage);
+}
+
+/// What the service does for an on-demand stream.
+fn scale(stage: &mut Stage<'_>, shards: u32) {
+    let now = stage.now();
+    stage.cluster.net().note(Place::World, format!("{SOURCE} is scaled to {shards} shards"));
+    let scaled = stage.cluster.kinesis().scale(now, SOURCE, shards);
+    if let Err(refusal) = scaled {
+        stage.fail(format!("not scaled: {refusal:?}"));
+    }
 }
 
 /// Splits the oldest of the open shards; children are younger than all.
