@@ -9,6 +9,7 @@ use super::{LATEST, answered, declare, put_old_records, reshard, seconds, settle
 use crate::{books, cluster::SOURCE, faults::Fault, kinesis::Shape, place::Place, stage::Stage};
 
 pub(super) fn parent_trimmed_before_it_was_read(stage: &mut Stage<'_>) {
+    set_clocks(stage);
     declare(stage, "");
     stage.load(seconds(10));
     stage.stop_all();
@@ -16,6 +17,8 @@ pub(super) fn parent_trimmed_before_it_was_read(stage: &mut Stage<'_>) {
     reshard::split_one(stage);
     stage.run_for(seconds(5));
     let horizon = stage.now();
+    // The children must not age out while their parent is waited for.
+    stage.run_for(seconds(60));
     stage.load(seconds(5));
     forget(stage, horizon);
     stage.start_all();
@@ -25,6 +28,7 @@ pub(super) fn parent_trimmed_before_it_was_read(stage: &mut Stage<'_>) {
 }
 
 pub(super) fn checkpoint_older_than_retention(stage: &mut Stage<'_>) {
+    set_clocks(stage);
     declare(stage, "");
     stage.load(seconds(10));
     stage.stop_all();
@@ -110,6 +114,11 @@ pub(super) fn records_spread_without_their_keys(stage: &mut Stage<'_>) {
     reshard::merge_two(stage);
     stage.load(seconds(10));
     settle(stage);
+}
+
+/// Clocks that are set by the network, as they should be: what is said of a loss is told from the times of several machines.
+fn set_clocks(stage: &mut Stage<'_>) {
+    stage.skew(0.000_01, seconds(2));
 }
 
 /// A day goes by, until the service lets go what is older than a moment.

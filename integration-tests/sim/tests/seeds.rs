@@ -1,0 +1,46 @@
+//! Random runs: 200 seeds, in four parts so that they share a machine's processors; and that a seed is a run, not a mood.
+
+use std::process::Command;
+
+fn sim(args: &[&str]) -> (bool, String) {
+    let sim = Command::new(env!("CARGO_BIN_EXE_sim")).args(args).output();
+    let sim = sim.expect("the simulation is built with its tests");
+    (sim.status.success(), String::from_utf8_lossy(&sim.stdout).into_owned())
+}
+
+fn fifty(from: u64) {
+    let (well, said) = sim(&["--seeds", "50", "--from", &from.to_string(), "--jobs", "1"]);
+    assert!(well, "{said}");
+}
+
+#[test]
+fn the_first_fifty_seeds_balance() {
+    fifty(0);
+}
+
+#[test]
+fn the_second_fifty_seeds_balance() {
+    fifty(50);
+}
+
+#[test]
+fn the_third_fifty_seeds_balance() {
+    fifty(100);
+}
+
+#[test]
+fn the_fourth_fifty_seeds_balance() {
+    fifty(150);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let trace = |args: &[&str]| {
+        let said = sim(args).1;
+        said.lines().last().filter(|line| line.starts_with("trace ")).expect("a trace comes last").to_owned()
+    };
+    for args in [["--seed", "3"].as_slice(), &["--seed", "8"], &["--scenario", "S16", "--seed", "1"]] {
+        assert_eq!(trace(args), trace(args), "{args:?}");
+    }
+    assert_ne!(trace(&["--seed", "3"]), trace(&["--seed", "4"]));
+}
