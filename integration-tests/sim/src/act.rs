@@ -126,7 +126,7 @@ impl Acts {
                 cluster.user.ask(Order::Sql("ALTER SINK ledger PAUSE".to_owned()));
                 self.later(now + span, Undo::ResumeSink);
             }
-            Fault::Aggregate(count) => cluster.put_aggregate("k0", count),
+            Fault::Aggregate(count) => drop(cluster.put_aggregate(&vec!["k0"; count])),
             other => hit_server(other, cluster, now),
         }
     }
