@@ -222,10 +222,10 @@ pub(crate) fn fenced_for_a_moment(seed: u64) -> Script {
 pub(crate) fn slow_answers(seed: u64) -> Script {
     let mut plot = Plot::new(seed);
     let (victim, at) = (plot.victim(), plot.moment(6_000, 9_000));
-    let slow = plot.moment(1_900, 2_450);
+    let slow = plot.moment(1_700, 2_000);
     plot.one_way(at, (None, Some(victim)), slow)
         .one_way(at + slow - 1_500, (Some(victim), None), 18_000)
-        .at(at + 4_000, 1_000, Fault::SinkLate(0.8, ms(6_000)))
+        .at(at + slow + 3_200, 500, Fault::SinkLate(1.0, ms(2_200)))
         .done()
 }
 
