@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outbound, Session, list::to_wire};
 use crate::{
-    clock,
     events::Level,
     handle::BadRow,
     membership::{self, Verdict as JoinVerdict},
@@ -446,7 +445,6 @@ fn moved(progress: v1::TaskProgress) -> Option<Moved> {
         serial: progress.serial,
         position: Position::try_from(progress.position?).ok()?,
         records: progress.records,
-        // The worker's clock may be ahead: nobody was caught up later than now.
-        caught_up_at: progress.caught_up_at_ms.map(|at| Timestamp(at).min(clock::wall())),
+        caught_up_at: progress.caught_up_at_ms.map(Timestamp),
     })
 }

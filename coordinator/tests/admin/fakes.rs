@@ -155,7 +155,7 @@ impl Source for Fake {
             range: None,
             closed: false,
         };
-        Ok(Listing { creation: self.creation, splits: (0..self.splits).map(split).collect() })
+        Ok(Listing { creation: self.creation, splits: (0..self.splits).map(split).collect(), now: None })
     }
     async fn is_gone(&self, _: &SplitId) -> Result<bool> {
         Ok(false)

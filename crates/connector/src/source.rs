@@ -1,6 +1,6 @@
 //! A stream outside the cluster, cut into splits.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use model::{Creation, Cursor, Position, RawRecord, SinkSpec, Split, SplitId, Start, Timestamp};
@@ -14,6 +14,8 @@ pub struct Listing {
     pub creation: Creation,
     /// Every split that may still hold records, each with its parents.
     pub splits: Vec<Split>,
+    /// What time it was at the service, if it says: what happens to splits is compared with what readers tell by the same clock.
+    pub now: Option<Timestamp>,
 }
 
 /// A stream. One value serves all tasks of a source in a process: it owns what they share, such as the pace of each split.
@@ -111,6 +113,13 @@ pub trait SplitReader: Send {
     /// does not have to begin at an ever older record. Told once.
     fn passed(&mut self) -> Option<Cursor> {
         None
+    }
+
+    /// What time it is at the service: the moment at which a split was read to its end is compared with what the service holds.
+    /// Our own time if nobody knows better.
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Records that may have been lost before they could be read, if any since the last call: the position was older than what

@@ -102,6 +102,7 @@ impl Reader {
             match polled {
                 Ok(Polled::Records { records, lag }) => {
                     self.worked();
+                    let lag = lag.map(|lag| (lag, reader.now()));
                     self.records(records, lag, reservation).await?;
                 }
                 Ok(Polled::Idle { lag }) => {
@@ -111,7 +112,7 @@ impl Reader {
                     if let Some(cursor) = reader.passed() {
                         self.stage.pass(cursor);
                     }
-                    self.at_lag(Some(lag)).await.map_err(|Closed| None)?;
+                    self.at_lag(Some((lag, reader.now()))).await.map_err(|Closed| None)?;
                 }
                 Ok(Polled::End) => return Ok(()),
                 Err(error) => {
@@ -182,7 +183,7 @@ impl Reader {
     async fn records(
         &mut self,
         records: Vec<RawRecord>,
-        lag: Option<Duration>,
+        lag: Option<(Duration, Timestamp)>,
         mut reservation: Reservation,
     ) -> Result<(), Option<Failure>> {
         let bytes: u64 = records.iter().map(|record| record.size() as u64).sum();
@@ -219,13 +220,12 @@ impl Reader {
     }
 
     /// A quiet split has hardly a new position to store: the moment at which it was read to its end is kept instead.
-    async fn at_lag(&mut self, lag: Option<Duration>) -> Result<(), Closed> {
-        let Some(lag) = lag else { return Ok(()) };
+    async fn at_lag(&mut self, lag: Option<(Duration, Timestamp)>) -> Result<(), Closed> {
+        let Some((lag, now)) = lag else { return Ok(()) };
         self.job.shown.lag(lag);
         if !lag.is_zero() {
             return Ok(());
         }
-        let now = Timestamp(chrono::Utc::now().timestamp_millis());
         self.present_at = Some(now);
         if self.caught_up.is_some_and(|at| at.elapsed() < CAUGHT_UP_EVERY) {
             return Ok(());

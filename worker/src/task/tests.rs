@@ -57,7 +57,7 @@ impl Source for SharedSource {
         Ok(Start::all(StartFrom::Horizon))
     }
     async fn discover(&self) -> connector::Result<Listing> {
-        Ok(Listing { creation: Creation(1), splits: Vec::<Split>::new() })
+        Ok(Listing { creation: Creation(1), splits: Vec::<Split>::new(), now: None })
     }
     async fn is_gone(&self, _: &SplitId) -> connector::Result<bool> {
         Ok(false)

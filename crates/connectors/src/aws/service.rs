@@ -8,7 +8,7 @@ use std::{
         Arc, LazyLock, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
@@ -23,6 +23,7 @@ use aws_sdk_kinesis::{
 };
 use bytes::Bytes;
 use connector::{Error, ErrorKind, Result};
+use model::Timestamp;
 use opentelemetry::{KeyValue, metrics::Counter};
 use secrecy::ExposeSecret;
 use tokio::{
@@ -101,6 +102,12 @@ impl Service {
     /// Which stream, where, and as whom.
     pub(crate) fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// What time it is there, as far as its answers told.
+    pub(crate) fn now(&self) -> Timestamp {
+        let since = self.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Calls `request` once; once per endpoint as long as none can be reached, and once more if only then the service's time is

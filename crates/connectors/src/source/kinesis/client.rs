@@ -62,6 +62,11 @@ impl Client {
         &self.service.access().stream.name
     }
 
+    /// What time it is at the service, as far as its answers told.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.service.now()
+    }
+
     /// Who the stream is, and what time it is there.
     pub(crate) async fn summary(&self) -> Result<Summary> {
         let stream = &self.service.access().stream;

@@ -223,7 +223,7 @@ impl Source for Kinesis {
     async fn discover(&self) -> Result<Listing> {
         let creation = self.shared.client.summary().await?.creation;
         let splits = self.shared.client.list_shards(creation).await?;
-        Ok(Listing { creation, splits })
+        Ok(Listing { creation, splits, now: Some(self.shared.client.now()) })
     }
 
     async fn is_gone(&self, split: &SplitId) -> Result<bool> {

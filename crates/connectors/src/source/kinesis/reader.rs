@@ -291,6 +291,10 @@ impl SplitReader for Reader {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.shared.client.now()
+    }
+
     fn gap(&mut self) -> Option<Gap> {
         self.gap.take()
     }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
-use model::Cursor;
+use model::{Cursor, Timestamp};
 use tokio::time::Instant;
 
 use super::{
@@ -125,6 +125,14 @@ impl SplitReader for Fallback {
 
     fn passed(&mut self) -> Option<Cursor> {
         self.way().passed()
+    }
+
+    fn now(&self) -> Timestamp {
+        match &self.way {
+            Way::Subscribes(reader) => reader.now(),
+            Way::Polls(reader) => reader.now(),
+            Way::Changing => unreachable!("it changes within one call, without an await"),
+        }
     }
 
     fn gap(&mut self) -> Option<Gap> {

@@ -429,6 +429,10 @@ impl SplitReader for Reader {
         self.passed.take()
     }
 
+    fn now(&self) -> Timestamp {
+        self.whose.shared.client.now()
+    }
+
     fn gap(&mut self) -> Option<Gap> {
         self.gap.take()
     }
