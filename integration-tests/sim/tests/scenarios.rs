@@ -121,3 +121,8 @@ fn s19_auto_distribution_strategy() {
 fn s20_late_write_of_an_old_owner() {
     play("S20", 2);
 }
+
+#[test]
+fn a_sink_that_is_away_for_ten_minutes_costs_no_run() {
+    play("dead-sink", 1);
+}

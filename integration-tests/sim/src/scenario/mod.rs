@@ -85,6 +85,10 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("S20", "late write of an old owner", process::late_write_of_an_old_owner),
 ];
 
+/// Stories that are on nobody's list.
+pub const MORE: &[Scenario] =
+    &[Scenario::new("dead-sink", "a sink that is away for ten minutes", process::sink_away_for_ten_minutes)];
+
 /// What came of a story.
 #[derive(Debug)]
 pub struct Ending {
@@ -103,7 +107,7 @@ pub fn line(scenario: Scenario, row: Row) -> String {
 /// The story of this name.
 #[must_use]
 pub fn named(name: &str) -> Option<Scenario> {
-    ALL.iter().find(|scenario| scenario.name.eq_ignore_ascii_case(name)).copied()
+    ALL.iter().chain(MORE).find(|scenario| scenario.name.eq_ignore_ascii_case(name)).copied()
 }
 
 /// Its world with a seed.

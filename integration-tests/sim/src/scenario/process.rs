@@ -33,6 +33,22 @@ pub(super) fn restarts_at_the_same_position(stage: &mut Stage<'_>) {
     }
 }
 
+/// What waits stays where it is: no run ends, nothing comes twice, and it goes on when the sink does.
+pub(super) fn sink_away_for_ten_minutes(stage: &mut Stage<'_>) {
+    declare(stage, "");
+    stage.load(seconds(5));
+    stage.run_for(seconds(5));
+    stage.happen(Fault::SinkDown(seconds(600)));
+    stage.load(seconds(60));
+    stage.run_for(seconds(530));
+    stage.load(seconds(15));
+    settle(stage);
+    let repeats: u64 = books::accounts(stage.cluster).iter().map(|one| one.report.verdict.duplicated).sum();
+    if repeats > 0 {
+        stage.fail(format!("{repeats} records came again, although no run had a reason to end"));
+    }
+}
+
 pub(super) fn suspended_beyond_the_session(stage: &mut Stage<'_>) {
     declare(stage, "");
     stage.load(seconds(10));
