@@ -220,7 +220,9 @@ pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> R
         let listed = (listing.creation, listing.splits.as_slice());
         let due = memory.view.objects.get(&spec.id).is_some_and(|object| object.value.listing_due);
         let first = lineage::First { creation: spec.creation, start: &spec.start, due };
-        lineage::merge(table, listed, first, remembered, listing.now.unwrap_or_else(clock::wall))
+        let ours = clock::wall();
+        let now = lineage::Now { ours, theirs: listing.now.unwrap_or(ours) };
+        lineage::merge(table, listed, first, remembered, now)
     };
     put(term, spec, &merge.put).await?;
     for split in &merge.discovered {

@@ -45,18 +45,33 @@ pub struct First<'a> {
     pub due: bool,
 }
 
+/// What time it is, by two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The leader's: what happens to a split is compared with when a sink was made.
+    pub ours: Timestamp,
+    /// The service's: the close of a split is compared with the moment at which a reader had read it to its end.
+    pub theirs: Timestamp,
+}
+
+impl From<Timestamp> for Now {
+    fn from(at: Timestamp) -> Self {
+        Self { ours: at, theirs: at }
+    }
+}
+
 /// Merges a complete listing into the table. A split of the very first listing begins where the source's start says, also when
 /// only a part of that listing was written before; one that is discovered later begins at its horizon, whatever the start was
-/// (S2, S9). A stream that was deleted and made anew has another `creation`: every split of the old one is gone (S13). `at` is
-/// the leader's wall clock.
+/// (S2, S9). A stream that was deleted and made anew has another `creation`: every split of the old one is gone (S13).
 #[must_use]
 pub fn merge(
     table: &Table,
     (creation, listing): (Creation, &[Split]),
     source: First<'_>,
     remembered: &mut Remembered,
-    at: Timestamp,
+    at: impl Into<Now>,
 ) -> Merge {
+    let at = at.into();
     let first = (source.due || table.is_empty()) && creation == source.creation;
     let mut merge = Merge::default();
     for split in listing {
@@ -64,7 +79,7 @@ pub fn merge(
             None => {
                 let start = match first {
                     true => source.start.of(&split.id).clone(),
-                    false if mutant::on("children_at_latest") => StartFrom::At(at),
+                    false if mutant::on("children_at_latest") => StartFrom::At(at.ours),
                     false => StartFrom::Horizon,
                 };
                 merge.put.push((split.id.clone(), new_record(split, start, at)));
@@ -72,7 +87,7 @@ pub fn merge(
             }
             // A tombstone that a late listing shows again stays one; parents never change.
             Some(known) if split.closed && !known.closed && known.state == SplitState::Listed => {
-                merge.put.push((split.id.clone(), closed(known, at)));
+                merge.put.push((split.id.clone(), closed(known, at.theirs)));
             }
             Some(_) => {}
         }
@@ -84,7 +99,7 @@ pub fn merge(
         table.iter().filter(|(id, record)| record.state == SplitState::Listed && !listed.contains(id))
     {
         if id.creation() != creation {
-            merge.put.push((id.clone(), gone(record, at)));
+            merge.put.push((id.clone(), gone(record, at.ours)));
             merge.buried.push(id.clone());
             continue;
         }
@@ -171,15 +186,15 @@ pub fn losses(desired: &Desired, observed: &Observed, source: ObjectId, gone: &[
     losses
 }
 
-fn new_record(split: &Split, start: StartFrom, at: Timestamp) -> SplitRecord {
+fn new_record(split: &Split, start: StartFrom, at: Now) -> SplitRecord {
     SplitRecord {
         parents: split.parents.iter().map(|parent| parent.name().to_owned()).collect(),
         range: split.range,
         start,
         state: SplitState::Listed,
         closed: split.closed,
-        closed_at: split.closed.then_some(at),
-        discovered_at: at,
+        closed_at: split.closed.then_some(at.theirs),
+        discovered_at: at.ours,
     }
 }
 

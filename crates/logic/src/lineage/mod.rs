@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{ObjectId, SplitId, SplitRecord, SplitState, TaskId};
 
 pub use coverage::{holes, unlisted};
-pub use merge::{First, Loss, Merge, Remembered, bury, losses, merge};
+pub use merge::{First, Loss, Merge, Now, Remembered, bury, losses, merge};
 
 use crate::{
     mutant,
