@@ -359,7 +359,7 @@ impl Memory {
             .filter(|(id, record)| {
                 record.state == SplitState::Listed && split.is_none_or(|name| name == id.name())
             })
-            .map(|(id, _)| TaskId { sink: sink.id, split: id.clone() })
+            .map(|(id, _)| TaskId::reads(sink.id, id.clone()))
             .collect();
         match split {
             Some(split) if tasks.is_empty() => {

@@ -247,8 +247,9 @@ fn durable(term: &Term, group: &Group) {
 fn ended(term: &Term, state: &mut State, task: &TaskId) {
     state.ended.insert(task.clone(), term.clock.now());
     let Some(sink) = state.memory.sink(task.sink) else { return };
-    let message = format!("sink `{}` is through with split `{}`", sink.name, task.split);
-    let labels = [("sink", sink.name.as_str()), ("split", task.split.name())];
+    let message = format!("sink `{}` is through with split `{}`", sink.name, task.work);
+    let split = task.work.to_string();
+    let labels = [("sink", sink.name.as_str()), ("split", split.as_str())];
     term.events.tell(Level::Info, "split_ended", message, &labels);
     state.wake_discovery(sink.source);
     term.nudge.notify_one();

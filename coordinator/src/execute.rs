@@ -176,7 +176,10 @@ fn assigned(term: &Term, state: &mut State, assign: &Assign, epoch: Epoch, now: 
     let run = &assign.assignment;
     let (task, epoch) = (assign.task.to_string(), epoch.to_string());
     let labels = [("task", task.as_str()), ("epoch", epoch.as_str()), ("worker", run.worker.as_str())];
-    let message = format!("split `{}` is read by `{}`", assign.task.split, run.worker);
+    let message = match &assign.task.work {
+        model::Work::Split(split) => format!("split `{split}` is read by `{}`", run.worker),
+        model::Work::Partition(n) => format!("partition {n} is written by `{}`", run.worker),
+    };
     term.events.tell(Level::Info, "task_assigned", message, &labels);
     state.reports.remove(&assign.task);
     state.memory.observed.reports.remove(&assign.task);
@@ -200,11 +203,9 @@ impl State {
     /// When the last of a task's parents ended, if that was in this term.
     fn parents_ended(&self, task: &TaskId) -> Option<Duration> {
         let source = self.memory.desired.sinks.get(&task.sink)?.source;
-        let record = self.memory.observed.splits.get(&source)?.get(&task.split)?;
-        let parent = |name: &String| TaskId {
-            sink: task.sink,
-            split: model::SplitId::new(task.split.creation(), name),
-        };
+        let split = task.split()?;
+        let record = self.memory.observed.splits.get(&source)?.get(split)?;
+        let parent = |name: &String| TaskId::reads(task.sink, model::SplitId::new(split.creation(), name));
         record.parents.iter().filter_map(|name| self.ended.get(&parent(name)).copied()).max()
     }
 }

@@ -216,7 +216,7 @@ pub(crate) fn splits(
             && !desired.dropping;
         let Some(table) = state.memory.observed.splits.get(&spec.source).filter(|_| wanted) else { continue };
         for (split, record) in table {
-            let task = TaskId { sink: *id, split: split.clone() };
+            let task = TaskId::reads(*id, split.clone());
             let standing = standing(table, &state.memory.observed, (*id, desired), split);
             let status = split_status(term, state, (spec, &task), record, standing);
             if ended || !matches!(status.state.as_str(), "drained") {
@@ -258,7 +258,7 @@ fn split_status(
     v1::SplitStatus {
         source: spec.source_name.clone(),
         sink: spec.name.clone(),
-        split: task.split.name().to_owned(),
+        split: task.work.to_string(),
         state: condition(term, state, spec, task, standing.as_ref()).to_owned(),
         worker: run.map(|(_, run)| run.worker.clone()).unwrap_or_default(),
         epoch: run.map(|(epoch, _)| epoch.to_string()).unwrap_or_default(),

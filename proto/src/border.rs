@@ -25,8 +25,9 @@ impl From<&TaskId> for v1::Task {
     fn from(task: &TaskId) -> Self {
         Self {
             sink_id: task.sink.to_string(),
-            creation_ms: task.split.creation().0,
-            split: task.split.name().to_owned(),
+            creation_ms: task.split().map_or(0, |split| split.creation().0),
+            split: task.split().map(|split| split.name().to_owned()).unwrap_or_default(),
+            partition: task.partition(),
         }
     }
 }
@@ -34,11 +35,12 @@ impl From<&TaskId> for v1::Task {
 impl TryFrom<&v1::Task> for TaskId {
     type Error = BadMessage;
     fn try_from(task: &v1::Task) -> Result<Self, BadMessage> {
-        if task.split.is_empty() {
-            return Err(BadMessage("task without a split".to_owned()));
-        }
         let sink = task.sink_id.parse().map_err(|e| BadMessage(format!("task: {e}")))?;
-        Ok(Self { sink, split: SplitId::new(Creation(task.creation_ms), &task.split) })
+        match (task.partition, task.split.is_empty()) {
+            (Some(n), true) => Ok(Self::writes(sink, n)),
+            (None, false) => Ok(Self::reads(sink, SplitId::new(Creation(task.creation_ms), &task.split))),
+            _ => Err(BadMessage("task with neither or both of split and partition".to_owned())),
+        }
     }
 }
 

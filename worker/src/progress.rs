@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn progress() -> Progress {
-        let task = TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "s") };
+        let task = TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "s"));
         let start = Position::Start(StartFrom::Horizon);
         Progress::new(&task, Epoch::default(), start, Duration::from_secs(1))
     }

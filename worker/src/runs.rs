@@ -137,7 +137,9 @@ impl Runs {
     fn want(&mut self, run: v1::RunTask, received: Instant) -> Option<v1::Released> {
         let (task, epoch) = named(run.task.as_ref(), run.epoch)?;
         if let Some(active) = self.active.get(&task) {
-            active.source.source.share(&task.split, run.readers.max(1));
+            if let Some(split) = task.split() {
+                active.source.source.share(split, run.readers.max(1));
+            }
             return None;
         }
         if let Some(released) = self.said(&task, epoch).filter(|_| !mutant::on("stopped_epoch_starts")) {
@@ -165,7 +167,8 @@ impl Runs {
         let start = Position::try_from(start).map_err(|e| bug(e.to_string()))?;
         let source = self.objects.source(source)?;
         let sink = self.objects.sink(task.sink)?;
-        source.source.share(&task.split, run.readers.max(1));
+        let split = task.split().ok_or_else(|| bug("a partition cannot be run yet".to_owned()))?.clone();
+        source.source.share(&split, run.readers.max(1));
         let mut gate = run.gate.map(from_wire).unwrap_or_default();
         if mutant::on("gate_by_wall_clock") {
             gate = gate
@@ -173,6 +176,7 @@ impl Runs {
         }
         Ok(Job {
             task: task.clone(),
+            split,
             epoch,
             shown: Shown::new(start.clone(), Arc::clone(&self.wake)),
             start,
@@ -329,7 +333,7 @@ impl Runs {
         let ended = self.active.iter().filter(|(_, run)| run.shown.take_split_ended());
         let message = |(task, run): (&TaskId, &Active)| v1::SplitEnded {
             source_id: run.source.spec.id.to_string(),
-            split: task.split.name().to_owned(),
+            split: task.work.to_string(),
         };
         ended.map(message).collect()
     }

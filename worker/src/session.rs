@@ -220,6 +220,7 @@ impl Session {
 
     fn hello(&mut self) -> v1::Hello {
         v1::Hello {
+            exchange_address: String::new(),
             worker: self.identity.worker.clone(),
             process: self.identity.process.clone(),
             instance: self.identity.instance.clone(),

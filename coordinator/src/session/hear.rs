@@ -368,9 +368,9 @@ impl Term {
     /// A run found that records were gone before it could read them (S8).
     fn gap(&self, state: &State, task: &TaskId, gap: &str) {
         let Some(sink) = state.memory.sink(task.sink) else { return };
-        let labels =
-            [("source", sink.source_name.as_str()), ("sink", &sink.name), ("split", task.split.name())];
-        let message = format!("split `{}` for sink `{}`: {gap}", task.split, sink.name);
+        let split = task.work.to_string();
+        let labels = [("source", sink.source_name.as_str()), ("sink", &sink.name), ("split", &split)];
+        let message = format!("split `{split}` for sink `{}`: {gap}", sink.name);
         self.events.tell(Level::Error, "data_loss", message, &labels);
         self.meters.data_loss.add(1, &[KeyValue::new("reason", "gap")]);
     }
@@ -382,7 +382,7 @@ impl State {
         let row = BadRow {
             source: sink.source_name.clone(),
             sink: sink.name.clone(),
-            split: task.split.name().to_owned(),
+            split: task.work.to_string(),
             record,
         };
         let same = |kept: &BadRow| kept.source == row.source;

@@ -54,12 +54,12 @@ fn readers(memory: &Memory, list: &TaskList) -> Vec<u32> {
     let source = |sink: ObjectId| memory.desired.sinks.get(&sink).map(|sink| sink.source);
     let mut processes: BTreeMap<(ObjectId, &SplitId), BTreeSet<&str>> = BTreeMap::new();
     for (task, (_, run)) in &memory.observed.assignments {
-        if let Some(source) = source(task.sink) {
-            processes.entry((source, &task.split)).or_default().insert(&run.process);
+        if let (Some(source), Some(split)) = (source(task.sink), task.split()) {
+            processes.entry((source, split)).or_default().insert(&run.process);
         }
     }
     let count = |run: &logic::plan::RunOrder| {
-        let reading = source(run.task.sink).and_then(|source| processes.get(&(source, &run.task.split)));
+        let reading = source(run.task.sink).and_then(|source| processes.get(&(source, run.task.split()?)));
         reading.map_or(1, |reading| u32::try_from(reading.len()).unwrap_or(u32::MAX)).max(1)
     };
     list.run.iter().map(count).collect()
@@ -85,6 +85,7 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
             .checkpoints
             .get(&run.task)
             .and_then(|c| Some(c.value.caught_up_at?.0)),
+        partitions: run.partitions.map(Into::into),
     });
     let stop = list.stop.iter().map(|stop| v1::StopTask {
         task: Some((&stop.task).into()),
@@ -97,6 +98,7 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
         sinks: sinks.into_iter().map(json).collect(),
         run: run.collect(),
         stop: stop.collect(),
+        partitions: Vec::new(),
     })
 }
 

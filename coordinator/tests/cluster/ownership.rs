@@ -28,7 +28,7 @@ async fn an_assignment_reaches_the_worker_and_comes_before_the_answer() {
     let runs = worker.runs_exactly(&["s0", "s1"]).await;
     let stored = view(&store).await;
     for (split, epoch) in &runs {
-        let task = model::TaskId { sink: sink.id, split: fake_source::split(split) };
+        let task = model::TaskId::reads(sink.id, fake_source::split(split));
         let assignment = &stored.assignments[&task];
         assert_eq!((assignment.value.worker.as_str(), assignment.value.process.as_str()), ("w1", "p1"));
         assert_eq!(assignment.mod_revision, epoch.revision);
@@ -189,7 +189,7 @@ async fn the_end_of_a_parent_starts_the_child() {
     worker.runs_exactly(&["s1", "s2"]).await;
     let start = worker.run_of("s1").unwrap().start.unwrap();
     assert_eq!(Position::try_from(start).unwrap(), Position::Start(StartFrom::Horizon));
-    let parent = model::TaskId { sink: sink.id, split: fake_source::split("s0") };
+    let parent = model::TaskId::reads(sink.id, fake_source::split("s0"));
     assert!(view(&store).await.checkpoints[&parent].value.position.is_end());
 }
 

@@ -151,6 +151,7 @@ pub fn sink(name: &str, source: &SourceSpec) -> SinkSpec {
         primary_key: Vec::new(),
         format: None,
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 0,

@@ -117,7 +117,9 @@ struct Seat<'a> {
 impl<'a> Seat<'a> {
     fn take(&mut self, task: &'a TaskId) {
         self.tasks.insert(task);
-        *self.splits.entry(&task.split).or_default() += 1;
+        if let Some(split) = task.split() {
+            *self.splits.entry(split).or_default() += 1;
+        }
     }
 }
 
@@ -209,9 +211,12 @@ pub fn place(
         }
     }
     let mut rest: Vec<&TaskId> = homeless.keys().filter(|task| !placed.contains_key(*task)).collect();
-    rest.sort_by(|a, b| (&a.split, a.sink).cmp(&(&b.split, b.sink)));
+    rest.sort_by(|a, b| (&a.work, a.sink).cmp(&(&b.work, b.sink)));
     for task in rest {
-        let Some(worker) = table.beside(&task.split).or_else(|| table.emptiest()) else { break };
+        let Some(worker) = task.split().and_then(|split| table.beside(split)).or_else(|| table.emptiest())
+        else {
+            break;
+        };
         table.take(worker, task);
         placed.insert(task.clone(), worker.to_owned());
     }
@@ -274,9 +279,10 @@ pub fn balance(
 /// Orders the tasks of a worker by how little is lost when one goes: first those whose home is elsewhere and waits, then
 /// those whose split is read at a worker with room, last those that share their split here.
 fn dislike(table: &Table<'_>, history: &History, poor: &[&str], here: &str, task: &TaskId) -> (u8, u32) {
-    let shared_here = table.seats[here].splits.get(&task.split).map_or(0, |n| n - 1);
+    let shared_here = task.split().and_then(|split| table.seats[here].splits.get(split)).map_or(0, |n| n - 1);
     let wanted_back = history.home(task).is_some_and(|home| poor.contains(&home));
-    let shared_there = poor.iter().any(|name| table.seats[name].splits.contains_key(&task.split));
+    let reads = |name: &&str| task.split().is_some_and(|split| table.seats[name].splits.contains_key(split));
+    let shared_there = poor.iter().any(reads);
     let rank = match (wanted_back, shared_there) {
         (true, _) => 0,
         (false, true) => 1,

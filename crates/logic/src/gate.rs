@@ -186,7 +186,7 @@ impl Heard {
 #[must_use]
 pub fn predecessor(epoch: Epoch, run: &Assignment, release: Release) -> Predecessor {
     let (worker, process, instance) = (run.worker.clone(), run.process.clone(), run.instance.clone());
-    Predecessor { worker, process, instance, epoch, release }
+    Predecessor { partition: None, worker, process, instance, epoch, release }
 }
 
 /// How long from now a new owner may neither write nor ack anything, `End` included (P10). Zero is an open gate. Sinks that
@@ -224,9 +224,10 @@ mod tests {
     #[test]
     fn a_restart_long_after_a_crash_does_not_make_the_crash_young_again() {
         let timing = Timing::default();
-        let task = TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "s") };
+        let task = TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "s"));
         let epoch = Epoch { generation: 1, revision: 1 };
         let run = Predecessor {
+            partition: None,
             worker: "w1".to_owned(),
             process: "p1".to_owned(),
             instance: "i1".to_owned(),

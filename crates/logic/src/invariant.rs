@@ -54,8 +54,10 @@ fn no_run_before_its_parents(world: World<'_>, violations: &mut Vec<Violation>) 
         let Some(table) = world.observed.splits.get(&sink.source) else { continue };
         let stopping = world.observed.stopping.contains_key(&(task.clone(), *epoch))
             || world.observed.heard.releases.contains_key(&(task.clone(), *epoch));
-        if let Some(Standing::WaitsFor(parents)) =
-            standing(table, world.observed, (task.sink, sink), &task.split).filter(|_| !stopping)
+        if let Some(Standing::WaitsFor(parents)) = task
+            .split()
+            .and_then(|split| standing(table, world.observed, (task.sink, sink), split))
+            .filter(|_| !stopping)
         {
             broken(violations, "I2", format!("task {task} runs before its parents {parents:?} have ended"));
         }
@@ -126,7 +128,8 @@ fn unfinished_before(earlier: World<'_>, world: World<'_>, task: &TaskId) -> Vec
         return Vec::new();
     };
     let table = earlier.observed.splits.get(&sink.source);
-    let Some((split, record)) = table.and_then(|table| table.get_key_value(&task.split)) else {
+    let Some((split, record)) = table.zip(task.split()).and_then(|(table, split)| table.get_key_value(split))
+    else {
         return Vec::new();
     };
     let Some(table) = world.observed.splits.get(&sink.source) else { return Vec::new() };

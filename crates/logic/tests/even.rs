@@ -12,7 +12,7 @@ use shardwright_logic::assign::{
 };
 
 fn task(sink: u64, split: usize) -> TaskId {
-    TaskId { sink: ObjectId::from_parts(sink, 0), split: SplitId::new(Creation(1), &format!("s{split:04}")) }
+    TaskId::reads(ObjectId::from_parts(sink, 0), SplitId::new(Creation(1), &format!("s{split:04}")))
 }
 
 fn seats(capacities: &[u32]) -> Seats {

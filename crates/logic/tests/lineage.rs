@@ -167,7 +167,7 @@ fn a_gone_split_that_a_sink_had_read_to_its_close_is_no_loss() {
     let parent = split_id("s000");
     let closed_at = world.observed.splits[&id(1)][&parent].closed_at.expect("a listing showed it closed");
     for (sink, at) in [(100, closed_at.0), (101, closed_at.0 - 1)] {
-        let task = TaskId { sink: id(sink), split: parent.clone() };
+        let task = TaskId::reads(id(sink), parent.clone());
         let checkpoint = Checkpoint {
             position: Position::After(Cursor::new("7")),
             epoch: Epoch::default(),

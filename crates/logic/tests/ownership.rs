@@ -34,7 +34,7 @@ fn process(worker: &str, instance: &str, joined: u64, heard: u64) -> Process {
 
 fn before(process: &str, instance: &str, revision: u64, release: Release) -> Predecessor {
     let (worker, process, instance) = ("w0".into(), process.into(), instance.into());
-    Predecessor { worker, process, instance, epoch: epoch(revision), release }
+    Predecessor { partition: None, worker, process, instance, epoch: epoch(revision), release }
 }
 
 fn heard() -> Heard {
@@ -108,6 +108,7 @@ fn p10_the_gate_is_that_of_the_last_of_all_predecessors() {
 #[test]
 fn a_run_of_an_unheard_process_is_given_up_a_session_after_the_election() {
     let run = Assignment {
+        partitions: None,
         worker: "w5".into(),
         process: "p5".into(),
         instance: "i5".into(),

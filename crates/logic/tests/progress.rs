@@ -30,6 +30,7 @@ fn moved(task: &TaskId, revision: u64, serial: u64, end: bool) -> Moved {
 
 fn assign(observed: &mut Observed, task: &TaskId, revision: u64, lane: u32) {
     let run = Assignment {
+        partitions: None,
         worker: "w0".into(),
         process: "p0".into(),
         instance: "i0".into(),

@@ -2,7 +2,7 @@
 
 use arrow::record_batch::RecordBatch;
 
-use crate::{Cursor, SplitId};
+use crate::Cursor;
 
 /// What happened to a row. An update is always the adjacent pair `UpdateDelete`, `UpdateInsert`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,11 +37,9 @@ impl Ops {
     }
 }
 
-/// Rows of one split in the order of that split.
+/// Rows in the order in which they must arrive. They come from one split, unless a partition of a sink is written.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The split that every row came from.
-    pub split: SplitId,
     /// The columns. Their types are those of `Column::arrow`.
     pub rows: RecordBatch,
     /// What happened to each row.

@@ -20,7 +20,8 @@ pub use position::{Cursor, Position, Start, StartFrom};
 pub use record::{RawRecord, Timestamp};
 pub use schema::{Column, Field, SqlType, numeric_arrow};
 pub use spec::{
-    Encode, Format, FormatClause, Include, IncludeKind, ObjectKind, OnError, SinkSpec, SourceSpec,
+    Distribution, Encode, Format, FormatClause, Include, IncludeKind, ObjectKind, OnError, SinkSpec,
+    SourceSpec,
 };
 pub use split::{HashRange, Split, SplitRecord, SplitState};
-pub use task::{Assignment, Checkpoint, Epoch, Predecessor, Release, SplitId, TaskId, WorkerRecord};
+pub use task::{Assignment, Checkpoint, Epoch, Predecessor, Release, SplitId, TaskId, Work, WorkerRecord};

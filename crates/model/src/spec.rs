@@ -140,6 +140,33 @@ impl SourceSpec {
     }
 }
 
+/// Who writes the rows of a sink.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distribution {
+    /// Whoever reads a split also writes its rows.
+    #[default]
+    Split,
+    /// Rows are sent to the writers of partitions, by the hash of these columns.
+    Key {
+        /// How many partitions there are, at least 1.
+        partitions: u32,
+        /// Names of columns that reach the destination, at least one.
+        columns: Vec<String>,
+    },
+}
+
+impl Distribution {
+    /// How many partitions there are; 0 without a distribution by key.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        match self {
+            Self::Split => 0,
+            Self::Key { partitions, .. } => *partitions,
+        }
+    }
+}
+
 /// A sink, bound.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SinkSpec {
@@ -165,6 +192,9 @@ pub struct SinkSpec {
     pub primary_key: Vec<String>,
     /// How rows become messages; `None` for destinations that take rows.
     pub format: Option<FormatClause>,
+    /// Who writes: `distribution`.
+    #[serde(default)]
+    pub distribution: Distribution,
     /// For rows that the destination refuses (and, for `dead_letter`, for records that cannot be decoded).
     pub on_error: OnError,
     /// True while an operator has paused it.

@@ -46,19 +46,73 @@ impl fmt::Debug for SplitId {
     }
 }
 
-/// The unit of assignment, fencing and failure: one split read for one sink.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TaskId {
-    /// The sink that the split is read for.
-    pub sink: ObjectId,
-    /// The split that is read.
-    pub split: SplitId,
+/// What a task does for its sink.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Work {
+    /// Reads this split; it also writes what it read, unless the sink is distributed by key.
+    Split(SplitId),
+    /// Writes this partition of a sink that is distributed by key.
+    Partition(u32),
 }
 
-/// `sink/creation/split`: also its key in the metadata store.
+/// What users see: the split's name, or `partition 3`.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Split(split) => fmt::Display::fmt(split, f),
+            Self::Partition(n) => write!(f, "partition {n}"),
+        }
+    }
+}
+
+/// The unit of assignment, fencing and failure: one split read, or one partition written, for one sink.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// The sink that it works for.
+    pub sink: ObjectId,
+    /// What it does.
+    pub work: Work,
+}
+
+impl TaskId {
+    /// The task that reads `split` for `sink`.
+    #[must_use]
+    pub fn reads(sink: ObjectId, split: SplitId) -> Self {
+        Self { sink, work: Work::Split(split) }
+    }
+
+    /// The task that writes partition `n` of `sink`.
+    #[must_use]
+    pub fn writes(sink: ObjectId, n: u32) -> Self {
+        Self { sink, work: Work::Partition(n) }
+    }
+
+    /// The split that it reads.
+    #[must_use]
+    pub fn split(&self) -> Option<&SplitId> {
+        match &self.work {
+            Work::Split(split) => Some(split),
+            Work::Partition(_) => None,
+        }
+    }
+
+    /// The partition that it writes.
+    #[must_use]
+    pub fn partition(&self) -> Option<u32> {
+        match &self.work {
+            Work::Split(_) => None,
+            Work::Partition(n) => Some(*n),
+        }
+    }
+}
+
+/// `sink/creation/split` or `sink/partition/n`: also its key in the metadata store.
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:?}", self.sink, self.split)
+        match &self.work {
+            Work::Split(split) => write!(f, "{}/{split:?}", self.sink),
+            Work::Partition(n) => write!(f, "{}/partition/{n}", self.sink),
+        }
     }
 }
 
@@ -73,12 +127,16 @@ impl FromStr for TaskId {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let bad = || ParseIdError(s.to_owned(), "a task id");
         let mut parts = s.splitn(3, '/');
-        let (sink, creation, split) = match (parts.next(), parts.next(), parts.next()) {
+        let (sink, second, third) = match (parts.next(), parts.next(), parts.next()) {
             (Some(a), Some(b), Some(c)) if !c.is_empty() => (a, b, c),
             _ => return Err(bad()),
         };
-        let creation = Creation(creation.parse().map_err(|_| bad())?);
-        Ok(Self { sink: sink.parse()?, split: SplitId::new(creation, split) })
+        let sink = sink.parse()?;
+        if second == "partition" {
+            return Ok(Self::writes(sink, third.parse().map_err(|_| bad())?));
+        }
+        let creation = Creation(second.parse().map_err(|_| bad())?);
+        Ok(Self::reads(sink, SplitId::new(creation, third)))
     }
 }
 
@@ -113,6 +171,9 @@ pub enum Release {
 /// An earlier run of a task whose last request may still land.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Predecessor {
+    /// The partition that it wrote, if that is another task than the one that this is a predecessor of (P22).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
     /// The worker that ran it.
     pub worker: String,
     /// The process that ran it.
@@ -142,6 +203,10 @@ pub struct Assignment {
     pub start: Position,
     /// Every earlier run whose moment has not passed (P9).
     pub predecessors: Vec<Predecessor>,
+    /// Of a split task whose sink is distributed by key: the partitions that it sends to, named by the newest of their epochs
+    /// (P16). Any change of any of them makes a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<Epoch>,
 }
 
 /// Durable position of a task: `/checkpoint/{task}`.

@@ -88,6 +88,7 @@ fn owned_by(spec: &SourceSpec) -> SinkSpec {
         primary_key: Vec::new(),
         format: None,
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: spec.created_at,
         revision: spec.revision,
@@ -123,6 +124,7 @@ fn make(
         primary_key: if keyed { vec!["shard".to_owned(), "seq".to_owned()] } else { Vec::new() },
         format: json.then_some(format),
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         ..owner
     };

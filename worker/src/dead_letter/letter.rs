@@ -76,7 +76,7 @@ impl Envelope {
 
 /// Letters as rows.
 pub(super) fn batch(job: &Job, letters: &[&Envelope]) -> connector::Result<Batch> {
-    let split = &job.task.split;
+    let split = &job.split;
     let texts = |text: &dyn Fn(&Envelope) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(letters.iter().map(|letter| text(letter))))
     };
@@ -99,7 +99,7 @@ pub(super) fn batch(job: &Job, letters: &[&Envelope]) -> connector::Result<Batch
     let rows = RecordBatch::try_new(Arc::clone(&SCHEMA), columns)
         .map_err(|e| Error::new(ErrorKind::Bug, "dead letters do not fit their columns").because(e))?;
     let cursors = records().map(|record| record.cursor.clone()).collect();
-    Ok(Batch { split: split.clone(), rows, ops: Ops::Inserts, cursors })
+    Ok(Batch { rows, ops: Ops::Inserts, cursors })
 }
 
 #[cfg(test)]

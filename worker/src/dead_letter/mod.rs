@@ -229,7 +229,7 @@ impl Burial {
         match letter.refused() {
             Some(times) => Ok(pause_after_refusal(times)),
             None => {
-                let (cursor, split) = (&letter.letter.record.cursor, &self.job.task.split);
+                let (cursor, split) = (&letter.letter.record.cursor, &self.job.split);
                 let target = &self.target.spec.connector;
                 let error = format!(
                     "the dead letter of record {cursor} of split `{split}` was refused by the dead-letter sink (`{target}`): \

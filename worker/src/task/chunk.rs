@@ -151,7 +151,6 @@ impl Held {
             parts.iter().flat_map(|p| (0..p.len()).map(|row| p.ops.get(row))).collect()
         };
         Some(Batch {
-            split: parts[0].split.clone(),
             rows: columns,
             ops: if plain { Ops::Inserts } else { Ops::Each(ops) },
             cursors: parts.into_iter().flat_map(|p| p.cursors).collect(),
@@ -178,7 +177,7 @@ fn part(batch: &Batch, rows: &[Row]) -> Option<Batch> {
         let cursors = rows.iter().map(|row| batch.cursors[index(row)].clone()).collect();
         (take_record_batch(&batch.rows, &indices).ok()?, ops, cursors)
     };
-    Some(Batch { split: batch.split.clone(), rows: columns, ops, cursors })
+    Some(Batch { rows: columns, ops, cursors })
 }
 
 #[cfg(test)]
@@ -187,7 +186,6 @@ mod tests {
 
     use arrow::array::{AsArray as _, Int32Array};
     use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-    use model::{Creation, SplitId};
 
     use super::*;
 
@@ -195,12 +193,8 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Int32, true)]));
         let cursors = values.clone().map(|v| Cursor::new(v.to_string())).collect();
         let column = Arc::new(Int32Array::from_iter_values(values));
-        let batch = Batch {
-            split: SplitId::new(Creation(1), "s"),
-            rows: RecordBatch::try_new(schema, vec![column]).unwrap(),
-            ops: Ops::Inserts,
-            cursors,
-        };
+        let batch =
+            Batch { rows: RecordBatch::try_new(schema, vec![column]).unwrap(), ops: Ops::Inserts, cursors };
         Chunk { batch: Some(batch), ..Chunk::empty(Position::End) }
     }
 

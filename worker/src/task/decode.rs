@@ -103,7 +103,7 @@ impl Stage {
 
     /// Takes the next record. A failure means that the run must end before it.
     pub(crate) fn push(&mut self, record: RawRecord) -> Result<(), Failure> {
-        let decoded = self.decoder.decode(&record, &self.job.task.split);
+        let decoded = self.decoder.decode(&record, &self.job.split);
         if let Err(malformed) = decoded {
             self.malformed(&record, malformed.message)?;
             self.open.records += 1;
@@ -145,7 +145,7 @@ impl Stage {
                 Ok(())
             }
             OnError::Fail => Err(Failure {
-                error: format!("record {} of split `{}`: {error}", record.cursor, self.job.task.split),
+                error: format!("record {} of split `{}`: {error}", record.cursor, self.job.split),
                 kind: "rejected",
             }),
         }
@@ -173,8 +173,7 @@ impl Stage {
             self.at = chunk.after.clone();
             return (Some(chunk), None);
         }
-        let split = self.job.task.split.clone();
-        let input = Batch { split, rows, ops: Ops::Inserts, cursors: open.cursors };
+        let input = Batch { rows, ops: Ops::Inserts, cursors: open.cursors };
         let failure = match self.project(input, &mut chunk) {
             Ok(failure) => failure,
             Err(failure) => return (None, Some(failure)),
@@ -205,7 +204,7 @@ impl Stage {
             let cursor = &input.cursors[row];
             self.job.count_poison(policy, "expression");
             self.job.shown.bad(cursor, &error, &sample(&input, row), policy_name(policy));
-            let split = &self.job.task.split;
+            let split = &self.job.split;
             failure = Some(Failure {
                 error: format!("record {cursor} of split `{split}`: {error}"),
                 kind: "rejected",
@@ -289,12 +288,7 @@ pub(crate) fn policy_name(policy: OnError) -> &'static str {
 }
 
 fn head(batch: &Batch, rows: usize) -> Batch {
-    Batch {
-        split: batch.split.clone(),
-        rows: batch.rows.slice(0, rows),
-        ops: batch.ops.clone(),
-        cursors: batch.cursors[..rows].to_vec(),
-    }
+    Batch { rows: batch.rows.slice(0, rows), ops: batch.ops.clone(), cursors: batch.cursors[..rows].to_vec() }
 }
 
 /// The sizes of the rows that came through; both lists of cursors are in the order of the split.

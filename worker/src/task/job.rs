@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use connector::{Sink, SinkCommon, Source};
 use logic::{mutant, outbox::Order};
-use model::{Epoch, Position, SinkSpec, SourceSpec, TaskId, Timestamp};
+use model::{Epoch, Position, SinkSpec, SourceSpec, SplitId, TaskId, Timestamp};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -59,6 +59,8 @@ pub(crate) struct Commons {
 /// One run: one epoch of a task (P6).
 pub(crate) struct Job {
     pub(crate) task: TaskId,
+    /// The split that it reads.
+    pub(crate) split: SplitId,
     pub(crate) epoch: Epoch,
     pub(crate) start: Position,
     /// The last moment at which everything in the split had been delivered.

@@ -126,7 +126,7 @@ impl Reader {
     /// The position was older than what the stream holds. That is no loss if the split was read to its end since: a quiet
     /// split's last record may age out while nothing new comes.
     fn gap(&self, gap: Gap) {
-        let (split, message) = (&self.job.task.split, gap.message);
+        let (split, message) = (&self.job.split, gap.message);
         let safe =
             gap.horizon.zip(self.present_at).filter(|(horizon, at)| at.0 >= horizon.0 + CLOCKS_APART_MS);
         if let Some((_, at)) = safe {
@@ -141,7 +141,7 @@ impl Reader {
 
     async fn open(&mut self) -> Result<Box<dyn SplitReader>, Failure> {
         loop {
-            let (source, split) = (&self.job.source.source, &self.job.task.split);
+            let (source, split) = (&self.job.source.source, &self.job.split);
             let opened = match source.registrar() {
                 None => source.open(split, self.stage.position()).await,
                 Some(registrar) => {

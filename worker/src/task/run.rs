@@ -89,5 +89,5 @@ async fn attempt(job: &Arc<Job>) -> connector::Result<(Box<dyn SinkWriter>, Opti
         return Ok((sink, None));
     }
     let mut remembered = job.fence.guard(sink.resume_from()).await?;
-    Ok((sink, remembered.remove(&job.task.split)))
+    Ok((sink, remembered.remove(&job.split)))
 }

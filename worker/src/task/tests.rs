@@ -270,6 +270,7 @@ fn sink_spec(source: &SourceSpec, primary_key: &[&str]) -> SinkSpec {
         primary_key: primary_key.iter().map(|k| (*k).to_owned()).collect(),
         format: None,
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,
@@ -360,7 +361,8 @@ impl Bench {
         let start = Position::Start(StartFrom::Horizon);
         let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
         let job = Job {
-            task: TaskId { sink: sink.spec.id, split: SplitId::new(Creation(1), "s-0") },
+            task: TaskId::reads(sink.spec.id, SplitId::new(Creation(1), "s-0")),
+            split: SplitId::new(Creation(1), "s-0"),
             epoch: Epoch { generation: 0, revision: 7 },
             start,
             caught_up_at: self.caught_up_at,

@@ -193,7 +193,7 @@ impl Writer {
                 self.acks.ack(row.chunk, 1);
             }
             _ => {
-                let split = &self.job.task.split;
+                let split = &self.job.split;
                 let error = format!("record {cursor} of split `{split}` was refused: {error}");
                 return Some(Failure { error, kind: "rejected" });
             }

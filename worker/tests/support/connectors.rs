@@ -212,6 +212,7 @@ pub fn sink(ledger: &str) -> SinkSpec {
         primary_key: vec![],
         format: None,
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,
@@ -221,5 +222,5 @@ pub fn sink(ledger: &str) -> SinkSpec {
 
 /// The task of one split of that sink.
 pub fn task(split: &str) -> TaskId {
-    TaskId { sink: ObjectId::from_parts(2, 2), split: SplitId::new(Creation(1), split) }
+    TaskId::reads(ObjectId::from_parts(2, 2), SplitId::new(Creation(1), split))
 }

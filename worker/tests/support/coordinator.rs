@@ -221,6 +221,7 @@ pub fn list(source: &SourceSpec, sink: &SinkSpec) -> v1::SetTasks {
 
 pub fn run(task: &TaskId, epoch: Epoch, source: &SourceSpec) -> v1::RunTask {
     v1::RunTask {
+        partitions: None,
         task: Some(task.into()),
         epoch: Some(epoch.into()),
         source_id: source.id.to_string(),

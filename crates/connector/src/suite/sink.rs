@@ -309,6 +309,7 @@ pub fn spec(connector: &str, options: Options) -> SinkSpec {
             key_encode: Some(Encode::Text),
         }),
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,
@@ -332,7 +333,6 @@ fn batch<'a>(rows: impl Iterator<Item = (&'a str, i64, &'a str)>) -> Batch {
     let columns = spec("", Options::default()).columns;
     let schema = Arc::new(Schema::new(columns.iter().map(Column::arrow).collect::<Vec<_>>()));
     Batch {
-        split: task().split,
         rows: RecordBatch::try_new(schema, arrays.to_vec())
             .expect("the arrays have the types of the columns"),
         ops: Ops::Inserts,
@@ -341,7 +341,7 @@ fn batch<'a>(rows: impl Iterator<Item = (&'a str, i64, &'a str)>) -> Batch {
 }
 
 fn task() -> TaskId {
-    TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "split-0") }
+    TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "split-0"))
 }
 
 fn run(revision: u64) -> Run {

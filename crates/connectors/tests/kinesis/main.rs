@@ -105,6 +105,7 @@ fn sink_spec(options: Options) -> SinkSpec {
         primary_key: vec!["id".into()],
         format: Some(clause(Encode::Json, Some(Encode::Text))),
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,

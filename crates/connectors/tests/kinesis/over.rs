@@ -134,12 +134,12 @@ fn batch() -> Batch {
         ("n", Arc::new(Int64Array::from(vec![1, 2])) as _),
     ]);
     let cursors = ["1", "2"].map(Cursor::new).to_vec();
-    Batch { split: split(), rows: rows.unwrap(), ops: Ops::Inserts, cursors }
+    Batch { rows: rows.unwrap(), ops: Ops::Inserts, cursors }
 }
 
 async fn write(registry: &Registry, endpoint: &str) -> connector::Result<Vec<connector::Rejected>> {
     let (sink, _) = registry.build_sink(&sink_spec(options(endpoint, "out", &[]))).unwrap();
-    let task = TaskId { sink: ObjectId::from_parts(1, 2), split: split() };
+    let task = TaskId::reads(ObjectId::from_parts(1, 2), split());
     let run = Run { epoch: Epoch { generation: 1, revision: 1 }, sink_instance: 0 };
     let mut writer = sink.open(&task, &run).await?;
     writer.write(batch()).await?.await
@@ -221,7 +221,7 @@ async fn a_connection_whose_server_fails_is_given_up() {
         let count = Arc::clone(&wire.dropped);
         let registry = over_wire(wire);
         let (sink, _) = registry.build_sink(&sink_spec(options("http://kinesis.test", "out", &[]))).unwrap();
-        let task = TaskId { sink: ObjectId::from_parts(1, 2), split: split() };
+        let task = TaskId::reads(ObjectId::from_parts(1, 2), split());
         let run = Run { epoch: Epoch { generation: 1, revision: 1 }, sink_instance: 0 };
         let mut writer = sink.open(&task, &run).await.unwrap();
         let before = count.load(Ordering::Relaxed);

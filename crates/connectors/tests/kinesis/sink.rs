@@ -25,7 +25,6 @@ fn batch(rows: &[(&str, i64)]) -> Batch {
     let numbers: Int64Array = rows.iter().map(|(_, n)| Some(*n)).collect();
     let columns = [("id", Arc::new(ids) as _), ("n", Arc::new(numbers) as _)];
     Batch {
-        split: SplitId::new(Creation(1), "shardId-000000000000"),
         rows: RecordBatch::try_from_iter_with_nullable(columns.map(|(name, c)| (name, c, true))).unwrap(),
         ops: Ops::Inserts,
         cursors: (0..rows.len()).map(|i| Cursor::new(i.to_string())).collect(),
@@ -35,7 +34,7 @@ fn batch(rows: &[(&str, i64)]) -> Batch {
 async fn writer(endpoint: &str, more: &[(&str, &str)]) -> Box<dyn SinkWriter> {
     let (sink, _) = sink_of(options(endpoint, STREAM, more));
     assert!(sink.capability().ordered);
-    let task = TaskId { sink: ObjectId::from_parts(1, 2), split: SplitId::new(Creation(1), "s") };
+    let task = TaskId::reads(ObjectId::from_parts(1, 2), SplitId::new(Creation(1), "s"));
     sink.open(&task, &Run { epoch: Epoch::default(), sink_instance: 0 }).await.unwrap()
 }
 

@@ -63,7 +63,7 @@ fn sink(options: &Options) -> Arc<dyn Sink> {
 }
 
 fn task() -> TaskId {
-    TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "split-0") }
+    TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "split-0"))
 }
 
 fn run(revision: u64) -> Run {

@@ -134,7 +134,7 @@ fn registry() -> Registry {
 }
 
 fn task() -> TaskId {
-    TaskId { sink: ObjectId::from_parts(1, 1), split: SplitId::new(Creation(1), "split-0") }
+    TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "split-0"))
 }
 
 fn run() -> Run {

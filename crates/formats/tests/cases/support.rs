@@ -65,6 +65,7 @@ pub fn sink(
         primary_key: key.iter().map(|k| (*k).to_owned()).collect(),
         format: Some(clause(encode, options, None)),
         on_error: OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,
@@ -102,5 +103,5 @@ pub fn batch(source: &SourceSpec, payloads: &[&str]) -> Batch {
     assert_eq!(decoder.bad_values(), 0, "the input of a sink's case is good");
     let rows = decoder.finish();
     let cursors = vec![Cursor::new("1"); rows.num_rows()];
-    Batch { split: split(), rows, ops: Ops::Inserts, cursors }
+    Batch { rows, ops: Ops::Inserts, cursors }
 }

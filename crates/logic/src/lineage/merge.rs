@@ -172,7 +172,7 @@ pub fn losses(desired: &Desired, observed: &Observed, source: ObjectId, gone: &[
     let mut losses = Vec::new();
     for (sink, _) in desired.sinks.iter().filter(|(_, sink)| sink.source == source && !sink.dropping) {
         for split in gone {
-            let task = model::TaskId { sink: *sink, split: split.clone() };
+            let task = model::TaskId::reads(*sink, split.clone());
             let checkpoint = observed.checkpoints.get(&task).map(|stored| &stored.value);
             let record = observed.splits.get(&source).and_then(|table| table.get(split));
             if !passed(record, checkpoint) {

@@ -50,7 +50,7 @@ pub fn standing(
         return Some(Standing::Done);
     }
     if let SplitState::Gone { at } = record.state {
-        let task = TaskId { sink: id, split: split.clone() };
+        let task = TaskId::reads(id, split.clone());
         let checkpoint = observed.checkpoints.get(&task).map(|stored| &stored.value);
         let lost = sink.created_at < at && !merge::passed(Some(record), checkpoint);
         return Some(Standing::Gone { lost });
@@ -61,7 +61,7 @@ pub fn standing(
 }
 
 fn ended(observed: &Observed, sink: ObjectId, split: &SplitId) -> bool {
-    let task = TaskId { sink, split: split.clone() };
+    let task = TaskId::reads(sink, split.clone());
     observed.checkpoints.get(&task).is_some_and(|c| c.value.position.is_end())
 }
 
@@ -88,7 +88,7 @@ pub fn unfinished_parents(
                 continue;
             }
             let gone = matches!(record.state, SplitState::Gone { .. });
-            let task = TaskId { sink, split: parent.clone() };
+            let task = TaskId::reads(sink, parent.clone());
             if gone && !observed.assignments.contains_key(&task) {
                 ask.push((parent, record));
             } else {

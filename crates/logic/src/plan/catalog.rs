@@ -25,9 +25,10 @@ fn checkpoints(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         let unwanted = match desired.sinks.get(&task.sink) {
             None => true,
             Some(sink) if sink.dropping => true,
-            Some(sink) => {
-                observed.splits.get(&sink.source).is_some_and(|table| !table.contains_key(&task.split))
-            }
+            Some(sink) => observed
+                .splits
+                .get(&sink.source)
+                .is_some_and(|table| task.split().is_none_or(|split| !table.contains_key(split))),
         };
         if unwanted && !observed.assignments.contains_key(task) {
             let revision = stored.revision;
@@ -87,7 +88,7 @@ fn passed(
     (split, record): (&SplitId, &SplitRecord),
 ) -> bool {
     desired.sinks.iter().filter(|(_, sink)| sink.source == source).all(|(id, _)| {
-        let task = TaskId { sink: *id, split: split.clone() };
+        let task = TaskId::reads(*id, split.clone());
         !observed.assignments.contains_key(&task)
             && unfinished_parents(&observed.splits[&source], observed, *id, (split, record)).is_empty()
     })

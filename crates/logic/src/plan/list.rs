@@ -27,6 +27,8 @@ pub struct RunOrder {
     pub start: Position,
     /// How long after receipt it may neither write nor ack (P10). Leave it out when asking whether a list has changed.
     pub gate: Duration,
+    /// Of a split task whose sink is distributed by key: the partitions that it sends to (P16).
+    pub partitions: Option<Epoch>,
 }
 
 /// One end.
@@ -84,7 +86,8 @@ pub fn list(
                 } else {
                     Duration::ZERO
                 };
-                list.run.push(RunOrder { task: task.clone(), epoch: *epoch, start: run.start.clone(), gate });
+                let (start, partitions) = (run.start.clone(), run.partitions);
+                list.run.push(RunOrder { task: task.clone(), epoch: *epoch, start, gate, partitions });
             }
         }
     }

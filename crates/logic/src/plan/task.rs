@@ -87,7 +87,7 @@ fn wishes(desired: &Desired, observed: &Observed) -> BTreeMap<TaskId, Wish> {
     let mut wishes = BTreeMap::new();
     for (id, sink) in &desired.sinks {
         for split in observed.splits.get(&sink.source).into_iter().flat_map(BTreeMap::keys) {
-            let task = TaskId { sink: *id, split: split.clone() };
+            let task = TaskId::reads(*id, split.clone());
             wishes.insert(task, wish(desired, observed, (*id, sink), split));
         }
     }
@@ -96,7 +96,8 @@ fn wishes(desired: &Desired, observed: &Observed) -> BTreeMap<TaskId, Wish> {
     }
     for task in observed.assignments.keys() {
         if let Some(sink) = desired.sinks.get(&task.sink).filter(|_| !wishes.contains_key(task)) {
-            wishes.insert(task.clone(), wish(desired, observed, (task.sink, sink), &task.split));
+            let Some(split) = task.split() else { continue };
+            wishes.insert(task.clone(), wish(desired, observed, (task.sink, sink), split));
         }
     }
     wishes
@@ -338,6 +339,7 @@ impl<'a> Round<'a> {
             lane: lanes.take(worker, task),
             start: checkpoint.map_or(start, |stored| stored.value.position.clone()),
             predecessors,
+            partitions: None,
         };
         self.plan.actions.push(Action::Assign(Box::new(Assign {
             task: task.clone(),

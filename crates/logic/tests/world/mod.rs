@@ -35,7 +35,7 @@ pub fn split_id(name: &str) -> SplitId {
 }
 
 pub fn task(sink: u64, split: &str) -> TaskId {
-    TaskId { sink: id(sink), split: split_id(split) }
+    TaskId::reads(id(sink), split_id(split))
 }
 
 /// A shard as it truly is.
@@ -379,7 +379,7 @@ impl World {
     fn deliver(&mut self) {
         for worker in self.workers.values_mut().filter(|worker| worker.alive) {
             for ((task, epoch), run) in &mut worker.runs {
-                let shard = &self.shards[task.split.name()];
+                let shard = &self.shards[task.work.to_string().as_str()];
                 if run.gate_until > self.now {
                     continue;
                 }
@@ -499,9 +499,9 @@ impl World {
             Some(stored) => assert_eq!(run.start, stored.value.position),
             None => assert!(matches!(run.start, Position::Start(_))),
         }
-        let shard = &self.shards[assign.task.split.name()];
+        let shard = &self.shards[assign.task.work.to_string().as_str()];
         for parent in &shard.parents {
-            let parent_task = TaskId { sink: assign.task.sink, split: split_id(parent) };
+            let parent_task = TaskId::reads(assign.task.sink, split_id(parent));
             let ended =
                 self.observed.checkpoints.get(&parent_task).is_some_and(|c| c.value.position.is_end());
             assert!(ended || self.shards[parent].trimmed, "{} is assigned before its parents", assign.task);
@@ -558,7 +558,7 @@ impl World {
         self.desired.sinks.iter().all(|(sink, wish)| {
             !wish.dropping
                 && self.shards.iter().all(|(name, shard)| {
-                    let task = TaskId { sink: *sink, split: split_id(name) };
+                    let task = TaskId::reads(*sink, split_id(name));
                     let position = self.observed.checkpoints.get(&task).map(|c| &c.value.position);
                     let owned = self.observed.assignments.contains_key(&task);
                     if shard.trimmed || shard.closed {
@@ -598,8 +598,8 @@ impl World {
 /// The truth of I2.
 fn may_write(desired: &Desired, observed: &Observed, shards: &BTreeMap<String, Shard>, task: &TaskId) {
     assert!(desired.sinks.contains_key(&task.sink), "{task} outlives its sink");
-    for parent in &shards[task.split.name()].parents {
-        let before = TaskId { sink: task.sink, split: split_id(parent) };
+    for parent in &shards[task.work.to_string().as_str()].parents {
+        let before = TaskId::reads(task.sink, split_id(parent));
         let ended = observed.checkpoints.get(&before).is_some_and(|c| c.value.position.is_end());
         assert!(ended || shards[parent].trimmed, "{task} delivers before its parent {parent} has ended");
     }

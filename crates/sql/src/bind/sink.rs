@@ -85,6 +85,7 @@ pub fn bind_sink(create: &CreateSink, registry: &Registry, source: &SourceSpec) 
         primary_key,
         format,
         on_error: model::OnError::Fail,
+        distribution: model::Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 0,

@@ -88,7 +88,7 @@ impl Projection {
     /// # Errors
     /// An input column is missing from the batch: the caller asked the decoder for the wrong ones.
     pub fn apply(&self, batch: Batch) -> Result<(Batch, Vec<(usize, String)>)> {
-        let Batch { split, rows, ops, cursors } = batch;
+        let Batch { rows, ops, cursors } = batch;
         let total = rows.num_rows();
         let mut bad = Vec::new();
         let mut pieces = Vec::new();
@@ -96,11 +96,11 @@ impl Projection {
         let (kept, out) = self.join(pieces)?;
         bad.sort_by_key(|(row, _): &(usize, String)| *row);
         if kept.len() == total {
-            return Ok((Batch { split, rows: out, ops, cursors }, bad));
+            return Ok((Batch { rows: out, ops, cursors }, bad));
         }
         let ops = kept_ops(&ops, &kept);
         let cursors = kept.iter().map(|&row| cursors[row as usize].clone()).collect();
-        Ok((Batch { split, rows: out, ops, cursors }, bad))
+        Ok((Batch { rows: out, ops, cursors }, bad))
     }
 
     /// Evaluates a range of rows at once; if that fails, its halves, down to the row that is to blame.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BinaryViewArray, Float64Array, Int32Array, Int64Array, StringArray, StructArray,
 };
-use model::{Creation, Cursor, Field, SplitId};
+use model::{Cursor, Field};
 
 use super::*;
 
@@ -72,7 +72,6 @@ fn rows(wanted: &[String]) -> Batch {
     let columns: Vec<Column> = source().into_iter().filter(|c| wanted.contains(&c.name)).collect();
     let arrays = all.into_iter().filter(|(n, _)| wanted.iter().any(|w| w == n)).map(|(_, a)| a).collect();
     Batch {
-        split: SplitId::new(Creation(1), "split-0"),
         rows: batch(&schema_of(&columns), arrays, 4).unwrap(),
         ops: Ops::Inserts,
         cursors: (0..4).map(|n| Cursor::new(n.to_string())).collect(),

@@ -5,7 +5,7 @@ use model::{Checkpoint, TaskId};
 
 use super::{
     Keyspace, Kind,
-    split::{read_owned, write_owned},
+    assignment::{read_task, write_task},
 };
 use crate::Key;
 
@@ -17,10 +17,10 @@ impl Kind for CheckpointKey {
     type Value = Checkpoint;
     const WORD: &'static str = "checkpoint";
     fn write(task: &TaskId, path: &mut String) {
-        write_owned(task.sink, &task.split, path);
+        write_task(task, path);
     }
     fn read(segments: &[&str]) -> Option<TaskId> {
-        read_owned(segments).map(|(sink, split)| TaskId { sink, split })
+        read_task(segments)
     }
 }
 

@@ -5,7 +5,7 @@
 //! /{cluster}/leader                                   LeaderRecord    /{cluster}/assignment/{sink}/{creation}/{split}   Assignment
 //! /{cluster}/name/{kind}/{name}                       ObjectId        /{cluster}/checkpoint/{sink}/{creation}/{split}   Checkpoint
 //! /{cluster}/object/{id}                              ObjectRecord    /{cluster}/lane/{worker}/{n}                      Lane
-//! /{cluster}/split/{source}/{creation}/{split}        SplitRecord
+//! /{cluster}/split/{source}/{creation}/{split}        SplitRecord /{cluster}/assignment/{sink}/partition/{n}        Assignment
 //! ```
 //!
 //! The coordinator is the only writer. A key has exactly one text and a text at most one meaning (proptests below).
@@ -162,7 +162,7 @@ mod tests {
         #[test]
         fn every_key_comes_back(cluster: String, name: String, n: u32, sink in any_id(), split in any_split(), source: bool) {
             let kind = if source { ObjectKind::Source } else { ObjectKind::Sink };
-            let task = TaskId { sink, split: split.clone() };
+            let (task, partition) = (TaskId::reads(sink, split.clone()), TaskId::writes(sink, n));
             prop_assert!(comes_back::<SchemaKey>(&cluster, &()));
             prop_assert!(comes_back::<LeaderKey>(&cluster, &()));
             prop_assert!(comes_back::<NameKey>(&cluster, &(kind, name.clone())));
@@ -170,6 +170,7 @@ mod tests {
             prop_assert!(comes_back::<SplitKey>(&cluster, &(sink, split)));
             prop_assert!(comes_back::<WorkerKey>(&cluster, &name));
             prop_assert!(comes_back::<AssignmentKey>(&cluster, &task));
+            prop_assert!(comes_back::<AssignmentKey>(&cluster, &partition));
             prop_assert!(comes_back::<CheckpointKey>(&cluster, &task));
             prop_assert!(comes_back::<LaneKey>(&cluster, &(name, n)));
         }
@@ -197,7 +198,7 @@ mod tests {
         let keys = Keyspace::new("prod");
         let id = ObjectId::from_parts(0, 7);
         let split = SplitId::new(Creation(5), "shardId-01");
-        let task = TaskId { sink: id, split: split.clone() };
+        let task = TaskId::reads(id, split.clone());
         let text = |key: Key| key.to_string();
         assert_eq!(text(keys.schema()), "/prod/schema");
         assert_eq!(text(keys.leader()), "/prod/leader");
@@ -206,6 +207,8 @@ mod tests {
         assert_eq!(text(keys.split(id, &split)), format!("/prod/split/{id}/5/shardId-01"));
         assert_eq!(text(keys.worker("w-0")), "/prod/worker/w-0");
         assert_eq!(text(keys.assignment(&task)), format!("/prod/assignment/{id}/5/shardId-01"));
+        let partition = TaskId::writes(id, 3);
+        assert_eq!(text(keys.assignment(&partition)), format!("/prod/assignment/{id}/partition/3"));
         assert_eq!(text(keys.checkpoint(&task)), format!("/prod/checkpoint/{id}/5/shardId-01"));
         assert_eq!(text(keys.lane("w-0", 2)), "/prod/lane/w-0/2");
         let words = [

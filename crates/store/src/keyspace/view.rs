@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn task() -> TaskId {
-        TaskId { sink: ObjectId::from_parts(1, 2), split: SplitId::new(Creation(8), "s/0") }
+        TaskId::reads(ObjectId::from_parts(1, 2), SplitId::new(Creation(8), "s/0"))
     }
 
     fn entry(key: Key, value: &str, revision: Revision) -> Entry {

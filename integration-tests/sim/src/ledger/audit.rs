@@ -121,7 +121,7 @@ fn complaints(what: &str, arrivals: &[Arrival]) -> impl Iterator<Item = String> 
     arrivals.iter().take(3).map(move |arrival| {
         let Arrival { at, task, epoch, worker, .. } = arrival;
         let row = String::from_utf8_lossy(&arrival.value);
-        format!("{at:?}: {row} of {} by {worker} under {epoch} {what}", task.split)
+        format!("{at:?}: {row} of {} by {worker} under {epoch} {what}", task.work)
     })
 }
 

@@ -9,7 +9,7 @@ const NAMED_MAX: usize = 4;
 
 /// The split's name, or its end.
 pub(super) fn split(origin: &Origin) -> String {
-    let name = origin.task.split.name();
+    let name = origin.task.work.to_string();
     let from = name.char_indices().rev().nth(3).map_or(0, |(from, _)| from);
     format!("…{}", &name[from..])
 }

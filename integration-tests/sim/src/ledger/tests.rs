@@ -79,10 +79,8 @@ impl Bench {
         use suite::Destination as _;
         let (kind, spec) = (self.kind(), suite::spec(NAME, self.options()));
         let (_, own) = SinkCommon::read(&spec.options, kind.limits).unwrap();
-        let task = TaskId {
-            sink: ObjectId::from_parts(1, 1),
-            split: SplitId::new(Creation(1), "shardId-000000000003"),
-        };
+        let split = SplitId::new(Creation(1), "shardId-000000000003");
+        let task = TaskId::reads(ObjectId::from_parts(1, 1), split);
         let run = Run { epoch: Epoch { generation: 1, revision }, sink_instance: 0 };
         (kind.build)(&spec, &own).unwrap().open(&task, &run).await.unwrap()
     }
@@ -124,7 +122,10 @@ async fn rows_carry_where_they_came_from() {
     deliver(&mut *bench.writer(7).await, 0..3).await;
     let row = bench.server.look("a", |kept| kept.arrivals()[2].clone());
     assert_eq!(row.record, Some(Found { key: "k".to_owned(), n: 2 }));
-    assert_eq!((row.epoch.revision, row.worker, row.task.split.name()), (7, WORKER, "shardId-000000000003"));
+    assert_eq!(
+        (row.epoch.revision, row.worker, row.task.work.to_string().as_str()),
+        (7, WORKER, "shardId-000000000003")
+    );
     assert!(row.at > Duration::ZERO && row.at < SECOND);
     assert!(bench.story().contains("a: w1 1.7 …0003 3 rows: k 0–2\n"), "{}", bench.story());
     deliver(&mut *bench.writer(7).await, 1..5).await;

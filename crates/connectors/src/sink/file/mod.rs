@@ -75,7 +75,7 @@ impl Sink for File {
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
         let lines = self.spec.format.as_ref().is_none_or(|f| f.encode == Encode::Json);
         let extension = if lines { "jsonl" } else { "txt" };
-        let folder = Folder::new(&self.config.path, &self.spec.name, task.split.name());
+        let folder = Folder::new(&self.config.path, &self.spec.name, &task.work.to_string());
         Ok(Box::new(Writer::new(folder, run.epoch, extension, encoder, self.config.rotation)))
     }
 }

@@ -77,6 +77,6 @@ impl Sink for Kafka {
     async fn open(&self, task: &TaskId, _: &Run) -> Result<Box<dyn SinkWriter>> {
         let encoder =
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        Ok(Box::new(Writer::new(Arc::clone(&self.client), task.split.clone(), encoder)))
+        Ok(Box::new(Writer::new(Arc::clone(&self.client), task.work.to_string(), encoder)))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
-use model::{Batch, SplitId};
+use model::Batch;
 
 use super::{
     client::{Client, Live, Outgoing, is_refusal},
@@ -23,14 +23,14 @@ const PURGE_GRACE: Duration = Duration::from_millis(300);
 /// Writes for one run.
 pub(super) struct Writer {
     client: Arc<Client>,
-    split: SplitId,
+    work: String,
     encoder: MessageEncoder,
 }
 
 impl Writer {
-    /// A writer of one split.
-    pub(super) fn new(client: Arc<Client>, split: SplitId, encoder: MessageEncoder) -> Self {
-        Self { client, split, encoder }
+    /// A writer of one task.
+    pub(super) fn new(client: Arc<Client>, work: String, encoder: MessageEncoder) -> Self {
+        Self { client, work, encoder }
     }
 }
 
@@ -49,7 +49,7 @@ impl SinkWriter for Writer {
             let outgoing = Outgoing {
                 key: message.key.as_ref(),
                 value: &message.value,
-                split: self.split.name(),
+                split: &self.work,
                 number: batch.cursors[message.row].as_str(),
             };
             // After the first row that finds no room none is sent: a later row of its key must not come first (I10).

@@ -8,15 +8,15 @@ use std::{
 
 use bytes::Bytes;
 use connector::{Error, ErrorKind, Result};
-use model::{Epoch, SplitId};
+use model::{Epoch, Work};
 
 static NAMED: LazyLock<Mutex<HashMap<String, Arc<Memory>>>> = LazyLock::new(Mutex::default);
 
 /// A delivered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The split it came from.
-    pub split: SplitId,
+    /// The task that wrote it.
+    pub work: Work,
     /// The run that wrote it.
     pub epoch: Epoch,
     /// Its key.

@@ -67,6 +67,6 @@ impl Sink for InMemory {
     async fn open(&self, task: &TaskId, run: &Run) -> Result<Box<dyn SinkWriter>> {
         let encoder =
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        Ok(Box::new(Writer::new(Arc::clone(&self.memory), task.split.clone(), run.epoch, encoder)))
+        Ok(Box::new(Writer::new(Arc::clone(&self.memory), task.work.clone(), run.epoch, encoder)))
     }
 }

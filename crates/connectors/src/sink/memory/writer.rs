@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
-use model::{Batch, Epoch, SplitId};
+use model::{Batch, Epoch, Work};
 use tokio::time::Instant;
 
 use super::client::{Fault, Memory, Stored, told_to};
@@ -13,15 +13,15 @@ use super::client::{Fault, Memory, Stored, told_to};
 /// Writes for one run.
 pub(super) struct Writer {
     memory: Arc<Memory>,
-    split: SplitId,
+    work: Work,
     epoch: Epoch,
     encoder: MessageEncoder,
 }
 
 impl Writer {
-    /// A writer of one split.
-    pub(super) fn new(memory: Arc<Memory>, split: SplitId, epoch: Epoch, encoder: MessageEncoder) -> Self {
-        Self { memory, split, epoch, encoder }
+    /// A writer of one task.
+    pub(super) fn new(memory: Arc<Memory>, work: Work, epoch: Epoch, encoder: MessageEncoder) -> Self {
+        Self { memory, work, epoch, encoder }
     }
 }
 
@@ -48,7 +48,7 @@ impl SinkWriter for Writer {
                     rejected.push(reject(message.row, told_to(*kind)));
                 }
                 _ => messages.push(Stored {
-                    split: self.split.clone(),
+                    work: self.work.clone(),
                     epoch: self.epoch,
                     key: message.key,
                     value: message.value,
