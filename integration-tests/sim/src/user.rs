@@ -168,6 +168,9 @@ impl Desk {
     }
 }
 
+/// Whether somebody at a keyboard would try the same once more: what broke was the way, not the wish. A stream that is cut off
+/// after the first bytes comes as `Internal`, and only its source tells that no coordinator said so.
 fn again(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
+    let cut = std::error::Error::source(status).is_some();
+    cut || matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
 }
