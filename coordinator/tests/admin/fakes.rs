@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionError, OptionKind, Reader,
-    Registered, Registrar, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind,
-    SplitReader,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionError,
+    OptionKind, Reader, Registered, Registrar, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source,
+    SourceKind, SplitReader,
 };
 use model::{
     Creation, Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, Split, SplitId, Start,
@@ -206,6 +206,7 @@ pub fn registry() -> Registry {
         formats: &[],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: std::time::Duration::ZERO },
         build: Arc::new(build_sink),
     });

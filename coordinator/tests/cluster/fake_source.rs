@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Delivery, Error, ErrorKind, KeyRule, Listing, Registry, Result, Run, Sink,
-    SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    BatchLimits, Capability, Delivery, DistributionKind, Error, ErrorKind, KeyRule, Listing, Registry,
+    Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
 use model::{
     Batch, Creation, Encode, Format, HashRange, Options, Position, SinkSpec, SourceSpec, Split, SplitId,
@@ -128,6 +128,7 @@ pub fn registry() -> Registry {
         formats: &[],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: std::time::Duration::ZERO },
         build: Arc::new(build_sink),
     });

@@ -15,7 +15,7 @@ pub mod suite;
 pub use capability::Capability;
 pub use error::{Error, ErrorKind, Result};
 pub use options::{OptionDef, OptionError, OptionKind, Reader, nearest};
-pub use registry::{BuildSink, BuildSource, Registry, SinkKind, SourceKind};
+pub use registry::{BuildSink, BuildSource, DistributionKind, Registry, SinkKind, SourceKind};
 pub use sink::{
     BatchLimits, COMMON, Delivery, KeyRule, Ordering, Rejected, Run, Sink, SinkCommon, SinkWriter, Takeover,
 };

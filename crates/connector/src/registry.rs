@@ -28,6 +28,20 @@ pub type BuildSource = Arc<dyn Fn(&SourceSpec) -> Result<Arc<dyn Source>, Option
 /// share. No I/O.
 pub type BuildSink = Arc<dyn Fn(&SinkSpec, &Options) -> Result<Arc<dyn Sink>, OptionError> + Send + Sync>;
 
+/// Who may write the rows of a kind of sink: see [`model::Distribution`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DistributionKind {
+    /// Whoever reads a split.
+    Split,
+    /// Partitions by key.
+    Key,
+}
+
+impl DistributionKind {
+    /// Rows may be written by whoever has them.
+    pub const ALL: &'static [Self] = &[Self::Split, Self::Key];
+}
+
 /// A kind of sink: what `CREATE SINK … WITH (connector = 'name')` may say, and how one is made.
 #[derive(Clone)]
 pub struct SinkKind {
@@ -43,6 +57,8 @@ pub struct SinkKind {
     pub key: KeyRule,
     /// How large one write may be.
     pub limits: BatchLimits,
+    /// Who may write its rows; the first is the default.
+    pub distributions: &'static [DistributionKind],
     /// Checks the options (the connector's own, second argument) and makes the sink. No I/O.
     pub build: BuildSink,
 }

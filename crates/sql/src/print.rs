@@ -335,9 +335,11 @@ pub fn sink_ddl(spec: &SinkSpec) -> String {
         None => _ = write!(ddl, " FROM {}", ident(&spec.source_name)),
     }
     let key = spec.primary_key.join(",");
+    let distribution = crate::bind::distribution_text(&spec.distribution);
     let options = std::iter::once(("connector", spec.connector.as_str()))
         .chain(spec.options.iter())
-        .chain((!key.is_empty()).then_some(("primary_key", key.as_str())));
+        .chain((!key.is_empty()).then_some(("primary_key", key.as_str())))
+        .chain(distribution.as_deref().map(|text| ("distribution", text)));
     _ = write!(ddl, " WITH {}", option_list(&entries(options)));
     if let Some(format) = &spec.format {
         _ = write!(ddl, " {}", format_clause(format));

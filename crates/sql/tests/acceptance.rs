@@ -364,6 +364,16 @@ const SINKS: &[(&str, Code, &str)] = &[
         "sink void does not support distribution key",
     ),
     (
+        "create sink k from s with (connector='kinesis', stream='d', primary_key='id', distribution='key(0)') format plain encode json",
+        Code::Config,
+        "`distribution` cannot be `key(0)`",
+    ),
+    (
+        "create sink k from s with (connector='kinesis', stream='d', primary_key='id', distribution='key(4, nope)') format plain encode json",
+        Code::Bind,
+        "column \"nope\" of `distribution` does not exist",
+    ),
+    (
         "create sink k from s with (connector='void', on_error='dead_letter')",
         Code::Config,
         "missing field `dead_letter.connector`",
@@ -599,4 +609,34 @@ fn what_is_shown_makes_the_same_object_again_without_its_secrets() {
     let fakes::Bound::Sink(mut again) = bind_with_source(&ddl).unwrap() else { panic!("not a sink") };
     again.spec.options.insert("aws.credentials.secret_access_key", "test");
     assert_eq!(again.spec, first.spec);
+}
+
+#[test]
+fn a_distribution_is_kept_printed_and_changed() {
+    let bind = |what: &str| bind_with_source(&expand(what));
+    let fakes::Bound::Sink(bound) = bind(
+        "create sink k from s with ($OUT, primary_key='id', distribution='key(4)') format plain encode json",
+    )
+    .unwrap() else {
+        panic!("not a sink")
+    };
+    let by_key = |partitions: u32| model::Distribution::Key { partitions, columns: vec!["id".to_owned()] };
+    assert_eq!(bound.spec.distribution, by_key(4), "without columns it is the key");
+    let ddl = sql::sink_ddl(&bound.spec);
+    assert!(ddl.contains("distribution = 'key(4, id)'"), "{ddl}");
+    let fakes::Bound::Sink(again) = bind(&ddl).unwrap() else { panic!("not a sink") };
+    assert_eq!(again.spec.distribution, bound.spec.distribution);
+
+    let change = |text: &str| match sql::parse(text).unwrap().remove(0).statement {
+        Statement::AlterSink { change: sql::SinkChange::Set(options), .. } => {
+            sql::alter_sink(&bound.spec, &options, &registry())
+        }
+        other => panic!("{other:?}"),
+    };
+    let changed = change("ALTER SINK k SET (distribution = 'KEY ( 8 , \"id\" )')").unwrap();
+    assert_eq!(changed.distribution, by_key(8));
+    let changed = change("ALTER SINK k SET (distribution = 'split')").unwrap();
+    assert_eq!(changed.distribution, model::Distribution::Split);
+    let error = change("ALTER SINK k SET (distribution = 'key(2, name)')").unwrap_err();
+    assert!(error.message.contains("must be part of `primary_key`"), "{error}");
 }

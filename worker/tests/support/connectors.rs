@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
-    BatchLimits, Capability, Delivery, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind, Polled,
-    Registry, Rejected, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    BatchLimits, Capability, Delivery, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef,
+    OptionKind, Polled, Registry, Rejected, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
 use model::{
     Batch, Column, Creation, Cursor, Encode, Epoch, Format, FormatClause, ObjectId, OnError, Options,
@@ -161,6 +161,7 @@ pub fn registry() -> Registry {
         formats: &[],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 100, bytes: 1 << 20, linger: Duration::ZERO },
         build: Arc::new(|spec: &SinkSpec, _: &Options| {
             Ok(Arc::new(Keeping(ledger(spec.options.get("ledger").unwrap()))))

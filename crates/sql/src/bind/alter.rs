@@ -3,7 +3,7 @@
 use connector::{OptionDef, Registry};
 use model::{Options, SinkSpec, SourceSpec};
 
-use super::{options, sink, source};
+use super::{distribution::distribution, options, sink, source};
 use crate::{Code, Error, OptionEntry, Result};
 
 /// What of a source is fixed when it is created: which stream it is, where its first listing began, and what its sinks have
@@ -19,8 +19,7 @@ const FIXED_SOURCE: &[&str] = &[
 ];
 
 /// What of a sink is fixed when it is created: what its rows and its order are.
-const FIXED_SINK: &[&str] =
-    &["connector", "primary_key", "type", "force_append_only", "distribution", "snapshot"];
+const FIXED_SINK: &[&str] = &["connector", "primary_key", "type", "force_append_only", "snapshot"];
 
 /// The source with these options replaced. The revision is the leader's to raise.
 ///
@@ -58,7 +57,12 @@ pub fn alter_sink(spec: &SinkSpec, changes: &[OptionEntry], registry: &Registry)
     if let Some(entry) = changes.iter().find(|entry| FIXED_SINK.contains(&entry.name.as_str())) {
         return Err(fixed("sink", entry));
     }
-    merge(&mut changed.options, &collected, kind.options);
+    let mut plain = collected;
+    if let Some(text) = plain.remove("distribution") {
+        let rows = (changed.columns.as_slice(), changed.primary_key.as_slice());
+        changed.distribution = distribution(Some(&text), kind, rows, changes)?;
+    }
+    merge(&mut changed.options, &plain, kind.options);
     let (_, common) = sink::build(&changed, registry, changes)?;
     changed.on_error = common.on_error;
     Ok(changed)

@@ -2,12 +2,15 @@
 //! reachable is asked afterwards, by the coordinator's admin room, which is the only caller.
 
 mod alter;
+mod distribution;
 mod options;
 mod sink;
 mod source;
 
 use connector::OptionError;
 use model::{Column, FormatClause, ObjectKind, Options};
+
+pub(crate) use distribution::print as distribution_text;
 
 pub use alter::{alter_sink, alter_source};
 pub use sink::{BoundSink, bind_sink};

@@ -10,7 +10,9 @@ use model::{
 };
 
 use super::{
-    check_dead_letter, check_distinct, check_name, encode_options, options,
+    check_dead_letter, check_distinct, check_name,
+    distribution::distribution,
+    encode_options, options,
     source::{encode_name, format_name},
 };
 use crate::{
@@ -37,6 +39,7 @@ struct Own {
     kind: Option<String>,
     primary_key: Option<String>,
     force_append_only: Option<String>,
+    distribution: Option<String>,
 }
 
 /// Binds `CREATE SINK` to the source that it names.
@@ -58,7 +61,7 @@ pub fn bind_sink(create: &CreateSink, registry: &Registry, source: &SourceSpec) 
         Error::of_option(Code::Config, &e).at(place).option("connector")
     })?;
     options::refuse_unsupported(entries)?;
-    let own = own(&mut options, kind, entries)?;
+    let own = own(&mut options, entries)?;
     check_options(kind, &options, entries)?;
     let input: Vec<Column> = source.all_columns().cloned().collect();
     let (query, columns, projection) = columns(create, &input)?;
@@ -68,6 +71,7 @@ pub fn bind_sink(create: &CreateSink, registry: &Registry, source: &SourceSpec) 
     check_distinct(columns.iter().map(|c| c.name.as_str()))?;
     check_named(&columns, format.as_ref())?;
     let primary_key = primary_key(own.primary_key.as_deref(), &columns, kind, entries)?;
+    let distribution = distribution(own.distribution.as_deref(), kind, (&columns, &primary_key), entries)?;
     let key_encode = create.format.as_ref().and_then(|f| f.key_encode.as_ref());
     let mut format = format;
     if let (Some(key), Some(clause)) = (key_encode, &mut format) {
@@ -85,7 +89,7 @@ pub fn bind_sink(create: &CreateSink, registry: &Registry, source: &SourceSpec) 
         primary_key,
         format,
         on_error: model::OnError::Fail,
-        distribution: model::Distribution::Split,
+        distribution,
         paused: false,
         created_at: Timestamp(0),
         revision: 0,
@@ -115,14 +119,8 @@ fn accepted(registry: &Registry) -> String {
 }
 
 /// Takes the binder's own options out of the list.
-fn own(options: &mut Options, kind: &SinkKind, entries: &[OptionEntry]) -> Result<Own> {
+fn own(options: &mut Options, entries: &[OptionEntry]) -> Result<Own> {
     let place = |name: &str| options::entry(entries, name).map(|e| e.place).unwrap_or_default();
-    if let Some(distribution) = options.remove("distribution")
-        && distribution != "split"
-    {
-        let text = format!("sink {} does not support distribution key", kind.name);
-        return Err(Error::new(Code::Config, text).at(place("distribution")).option("distribution"));
-    }
     if let Some(snapshot) = options.remove("snapshot")
         && options::boolean(&snapshot) != Some(true)
     {
@@ -135,6 +133,7 @@ fn own(options: &mut Options, kind: &SinkKind, entries: &[OptionEntry]) -> Resul
         kind: options.remove("type"),
         primary_key: options.remove("primary_key"),
         force_append_only: options.remove("force_append_only"),
+        distribution: options.remove("distribution"),
     })
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind, Reader, Registry,
-    Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind,
+    Reader, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
 };
 use model::{Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, SplitId, Start, TaskId};
 use shardwright_sql as sql;
@@ -84,6 +84,7 @@ pub fn registry() -> Registry {
         formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
         format_required: true,
         key: KeyRule::Required("kinesis sink requires partition key (please define in `primary_key` field)"),
+        distributions: DistributionKind::ALL,
         limits: LIMITS,
         build: Arc::new(|_: &SinkSpec, own: &Options| {
             Reader::new(own, KINESIS)?.required("stream")?;
@@ -96,6 +97,7 @@ pub fn registry() -> Registry {
         formats: &[],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: &[DistributionKind::Split],
         limits: LIMITS,
         build: Arc::new(|_: &SinkSpec, own: &Options| {
             Reader::new(own, &[])?;

@@ -20,8 +20,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionDef, OptionError, OptionKind, Reader, Registry,
-    Result, Run, Sink, SinkKind, SinkWriter,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, OptionDef, OptionError, OptionKind,
+    Reader, Registry, Result, Run, Sink, SinkKind, SinkWriter,
 };
 use formats::MessageEncoder;
 use model::{Encode, Format, FormatClause, Options, SinkSpec, TaskId};
@@ -52,6 +52,7 @@ pub fn register(registry: &mut Registry, server: &Server, place: Place) {
         formats: &[(Format::Plain, Encode::Json)],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: LIMITS,
         build: Arc::new(move |spec, options| build(server.clone(), place, spec, options)),
     });

@@ -14,8 +14,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Reader, Registry, Result, Run, Sink,
-    SinkKind, SinkWriter,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, OptionError, Reader, Registry,
+    Result, Run, Sink, SinkKind, SinkWriter,
 };
 use formats::MessageEncoder;
 use model::{Encode, Format, Options, SinkSpec, TaskId};
@@ -33,6 +33,7 @@ pub fn register(registry: &mut Registry) {
         formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 10_000, bytes: 4 << 20, linger: Duration::ZERO },
         build: Arc::new(build),
     });

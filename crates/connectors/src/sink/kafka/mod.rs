@@ -27,8 +27,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run, Sink, SinkKind,
-    SinkWriter,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run,
+    Sink, SinkKind, SinkWriter,
 };
 use formats::MessageEncoder;
 use model::{Encode, Format, Options, SinkSpec, TaskId};
@@ -47,6 +47,7 @@ pub fn register(registry: &mut Registry) {
         formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
         format_required: true,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 5_000, bytes: 4 << 20, linger: Duration::from_millis(10) },
         build: Arc::new(build),
     });

@@ -23,8 +23,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use aws_sdk_kinesis::config::SharedHttpClient;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run, Sink, SinkKind,
-    SinkWriter,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run,
+    Sink, SinkKind, SinkWriter,
 };
 use formats::MessageEncoder;
 use model::{Encode, Format, Options, SinkSpec, TaskId};
@@ -48,6 +48,7 @@ pub fn register_over(registry: &mut Registry, http: Option<SharedHttpClient>) {
         formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
         format_required: true,
         key: KeyRule::Required("kinesis sink requires partition key (please define in `primary_key` field)"),
+        distributions: DistributionKind::ALL,
         limits: BatchLimits {
             rows: writer::REQUEST_RECORDS,
             bytes: writer::REQUEST_BYTES,

@@ -15,8 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run, Sink, SinkKind,
-    SinkWriter,
+    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, OptionError, Registry, Result, Run,
+    Sink, SinkKind, SinkWriter,
 };
 use formats::MessageEncoder;
 use model::{Encode, Format, Options, SinkSpec, TaskId};
@@ -36,6 +36,7 @@ pub fn register(registry: &mut Registry) {
         formats: &[(Format::Plain, Encode::Json), (Format::Plain, Encode::Bytes)],
         format_required: false,
         key: KeyRule::Optional,
+        distributions: DistributionKind::ALL,
         limits: BatchLimits { rows: 500, bytes: 1 << 20, linger: Duration::from_millis(5) },
         build: Arc::new(build),
     });
