@@ -1,21 +1,33 @@
 //! Places in a split.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{SplitId, Timestamp};
 
 /// Opaque place in a split, written and read by one connector. Its text is `offset` or `offset:sub`, where `sub` counts the
-/// records inside one aggregated record. Cursors are not compared outside their connector.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Cursor(String);
+/// records inside one aggregated record. Outside their connector cursors may be equal or not, and are in no order. Cheap to
+/// clone: every row of every sink has one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Cursor(Arc<str>);
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
 
 impl Cursor {
     /// Wraps the connector's text.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
@@ -28,7 +40,7 @@ impl Cursor {
     /// The part users know (for Kinesis the sequence number), without the place inside an aggregate.
     #[must_use]
     pub fn offset(&self) -> &str {
-        self.0.split_once(':').map_or(self.0.as_str(), |(offset, _)| offset)
+        self.0.split_once(':').map_or(&*self.0, |(offset, _)| offset)
     }
 }
 
