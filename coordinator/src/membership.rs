@@ -28,7 +28,7 @@ pub(crate) fn record_of(hello: &v1::Hello, stored: Option<&WorkerRecord>) -> Wor
         capacity: hello.capacity,
         version: hello.version.clone(),
         zone: hello.zone.clone(),
-        address: String::new(),
+        address: hello.exchange_address.clone(),
         draining: stored.is_some_and(|stored| stored.process == hello.process && stored.draining),
     }
 }
@@ -83,6 +83,7 @@ pub(crate) fn join(heard: &mut Heard, worker: &str, record: &WorkerRecord, now: 
         worker: worker.to_owned(),
         instance: record.instance.clone(),
         capacity: record.capacity,
+        zone: record.zone.clone(),
         joined_at: before.map_or(now, |process| process.joined_at),
         heard_at: now,
         draining: record.draining || before.is_some_and(|process| process.draining),

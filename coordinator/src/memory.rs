@@ -213,6 +213,7 @@ impl Memory {
                     instance: spec.instance,
                     paused: spec.paused,
                     dropping,
+                    partitions: spec.distribution.partitions(),
                     // In doubt it has.
                     gated: built.is_none_or(|(gated, _)| gated),
                     created_at: spec.created_at,

@@ -198,7 +198,7 @@ pub fn all_reading(status: &v1::StatusReply, workers: &[&str]) -> Result<(), Str
         return Err("no split is known".to_owned());
     }
     for split in status.splits.iter().filter(|s| s.state != "drained") {
-        if split.state != "reading" {
+        if !matches!(split.state.as_str(), "reading" | "writing") {
             return Err(format!("{} of {}: {} {}", split.split, split.sink, split.state, split.waits_for));
         }
         if !workers.contains(&split.worker.as_str()) {

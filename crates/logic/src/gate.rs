@@ -29,6 +29,8 @@ pub struct Process {
     pub instance: String,
     /// Relative share of tasks; 0 takes none.
     pub capacity: u32,
+    /// Failure domain, empty if none was given.
+    pub zone: String,
     /// When its join counted: the process has answered in that stream (P1).
     pub joined_at: Duration,
     /// When it was heard last.
@@ -151,7 +153,7 @@ impl Heard {
     /// A predecessor, with what was heard of its end in the meantime.
     #[must_use]
     pub fn as_heard(&self, task: &TaskId, run: Predecessor) -> Predecessor {
-        let release = match (self.releases.get(&(task.clone(), run.epoch)), run.release) {
+        let release = match (self.releases.get(&(whose(task, &run), run.epoch)), run.release) {
             (Some(released), _) if released.drained => Release::Drained,
             (Some(_), _) => Release::Stopped,
             (None, Release::No) if self.superseded_at(&run.process, &run.instance).is_some() => {
@@ -166,7 +168,7 @@ impl Heard {
     #[must_use]
     pub fn moment(&self, task: &TaskId, run: &Predecessor, timing: &Timing) -> Duration {
         let breath = timing.last_breath();
-        if let Some(released) = self.releases.get(&(task.clone(), run.epoch)) {
+        if let Some(released) = self.releases.get(&(whose(task, run), run.epoch)) {
             let nothing_left = released.drained || mutant::on("stopped_counts_as_drained");
             return if nothing_left { Duration::ZERO } else { released.at + breath };
         }
@@ -182,11 +184,18 @@ impl Heard {
     }
 }
 
+/// The task that a predecessor of `task` was a run of (P22).
+#[must_use]
+pub fn whose(task: &TaskId, run: &Predecessor) -> TaskId {
+    let work = run.of.clone().unwrap_or_else(|| task.work.clone());
+    TaskId { sink: task.sink, work }
+}
+
 /// A run as the predecessor of the next (P9).
 #[must_use]
 pub fn predecessor(epoch: Epoch, run: &Assignment, release: Release) -> Predecessor {
     let (worker, process, instance) = (run.worker.clone(), run.process.clone(), run.instance.clone());
-    Predecessor { partition: None, worker, process, instance, epoch, release }
+    Predecessor { of: None, worker, process, instance, epoch, release }
 }
 
 /// How long from now a new owner may neither write nor ack anything, `End` included (P10). Zero is an open gate. Sinks that
@@ -218,7 +227,7 @@ mod tests {
 
     fn process(joined_at: Duration, heard_at: Duration) -> Process {
         let (worker, instance) = ("w1".to_owned(), "i1".to_owned());
-        Process { worker, instance, capacity: 1, joined_at, heard_at, draining: false }
+        Process { worker, instance, capacity: 1, zone: String::new(), joined_at, heard_at, draining: false }
     }
 
     #[test]
@@ -227,7 +236,7 @@ mod tests {
         let task = TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "s"));
         let epoch = Epoch { generation: 1, revision: 1 };
         let run = Predecessor {
-            partition: None,
+            of: None,
             worker: "w1".to_owned(),
             process: "p1".to_owned(),
             instance: "i1".to_owned(),

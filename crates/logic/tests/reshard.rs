@@ -24,6 +24,8 @@ enum Event {
     Pause,
     Resume,
     Alter,
+    /// Rows go to this many partitions by key, or stay with their splits.
+    Distribute(u32),
     ChangeLeader,
 }
 
@@ -42,6 +44,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Pause),
         1 => Just(Event::Resume),
         1 => Just(Event::Alter),
+        1 => (0_u32..4).prop_map(Event::Distribute),
         1 => Just(Event::ChangeLeader),
     ]
 }
@@ -68,6 +71,10 @@ fn happen(world: &mut World, event: &Event) {
             let sink = world.desired.sinks.get_mut(&id(100)).unwrap();
             (sink.paused, sink.revision) = (false, sink.revision + 1);
         }
+        Event::Distribute(partitions) => {
+            let sink = world.desired.sinks.get_mut(&id(100)).unwrap();
+            (sink.partitions, sink.revision) = (*partitions, sink.revision + 1);
+        }
         Event::Alter => world.desired.sources.get_mut(&id(1)).unwrap().revision += 1,
         Event::ChangeLeader => world.change_leader(),
     }
@@ -80,9 +87,11 @@ proptest! {
     fn no_history_breaks_a_promise_and_every_one_settles(
         shards in 1_u64..5,
         sinks in 1_u64..3,
+        partitions in 0_u32..3,
         events in prop::collection::vec(event(), 1..60),
     ) {
         let mut world = World::new(shards, sinks, 3);
+        world.desired.sinks.get_mut(&id(100)).unwrap().partitions = partitions;
         for event in &events {
             happen(&mut world, event);
         }

@@ -77,6 +77,7 @@ fn desired(view: &View) -> Desired {
             }
             Spec::Sink(spec) => {
                 let sink = DesiredSink {
+                    partitions: spec.distribution.partitions(),
                     name: spec.name.clone(),
                     source: spec.source,
                     revision: spec.revision,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use model::{Checkpoint, Epoch, Release, TaskId};
+use model::{Assignment, Checkpoint, Epoch, Release, TaskId};
 
-use super::{Action, Observed, StopReason, Stopping, Stored};
+use super::{Action, Observed, RunReport, StopReason, Stopping, Stored};
+use crate::assign::cost::Load;
 
 impl Observed {
     /// The action was carried out: its write landed, for an assignment at the revision that `epoch` names.
@@ -12,7 +13,8 @@ impl Observed {
         match action {
             Action::Assign(assign) => {
                 let new = &assign.assignment;
-                for old in new.predecessors.iter().filter(|old| old.worker != new.worker) {
+                for old in new.predecessors.iter().filter(|old| old.of.is_none() && old.worker != new.worker)
+                {
                     if old.release == Release::No {
                         self.history.left(assign.task.clone(), &old.worker, now);
                     }
@@ -23,7 +25,10 @@ impl Observed {
             }
             Action::Stop(stop) => {
                 match stop.reason {
-                    StopReason::Move => self.history.moved(stop.task.clone(), stop.to.clone(), now),
+                    StopReason::Move | StopReason::Load => {
+                        let capped = stop.reason == StopReason::Load;
+                        self.history.moved(stop.task.clone(), stop.to.clone(), capped, now);
+                    }
                     StopReason::Drain => self.history.left(stop.task.clone(), &stop.worker, now),
                     _ => {}
                 }
@@ -33,6 +38,7 @@ impl Observed {
             Action::Unassign { task, .. } => {
                 self.assignments.remove(task);
                 self.reports.remove(task);
+                self.loads.remove(task);
                 self.history.forget(task);
                 self.prune(task);
             }
@@ -50,6 +56,16 @@ impl Observed {
         }
     }
 
+    /// A run reported. The answer is what it had said before.
+    pub fn reported(&mut self, task: TaskId, report: RunReport, now: Duration) -> Option<RunReport> {
+        let load = match self.loads.get(&task) {
+            Some(load) => load.then(report.sample, now),
+            None => Load::first(report.sample, now),
+        };
+        self.loads.insert(task.clone(), load);
+        self.reports.insert(task, report)
+    }
+
     /// A checkpoint is durable at this revision.
     pub fn checkpointed(&mut self, task: TaskId, checkpoint: Checkpoint, revision: u64) {
         self.checkpoints.insert(task, Stored { value: checkpoint, revision });
@@ -59,10 +75,13 @@ impl Observed {
     /// for a gate.
     fn prune(&mut self, task: &TaskId) {
         let current = self.assignments.get(task);
+        let siblings = || {
+            let range = TaskId::writes(task.sink, 0)..=TaskId::writes(task.sink, u32::MAX);
+            self.assignments.range(range).map(|(_, (_, run))| run)
+        };
         let named = |epoch: Epoch| {
-            current.is_some_and(|(newest, run)| {
-                epoch >= *newest || run.predecessors.iter().any(|old| old.epoch == epoch)
-            })
+            let inherits = |run: &Assignment| run.predecessors.iter().any(|old| old.epoch == epoch);
+            current.is_some_and(|(newest, run)| epoch >= *newest || inherits(run)) || siblings().any(inherits)
         };
         let range = (task.clone(), Epoch::default())
             ..=(task.clone(), Epoch { generation: u64::MAX, revision: u64::MAX });

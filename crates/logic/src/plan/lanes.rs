@@ -16,14 +16,19 @@ pub(super) struct Lanes<'a> {
 impl<'a> Lanes<'a> {
     pub(super) fn of(observed: &'a Observed) -> Self {
         let mut tasks = BTreeMap::new();
-        for (_, run) in observed.assignments.values() {
+        for (_, run) in
+            observed.assignments.iter().filter(|(task, _)| task.split().is_some()).map(|(_, run)| run)
+        {
             *tasks.entry((run.worker.clone(), run.lane)).or_default() += 1;
         }
         Self { observed, tasks }
     }
 
-    /// The first lane of this worker with room; the task leaves the lane of its old run.
+    /// The first lane of this worker with room; the task leaves the lane of its old run. A partition has no checkpoint.
     pub(super) fn take(&mut self, worker: &str, task: &TaskId) -> u32 {
+        if task.split().is_none() {
+            return 0;
+        }
         if let Some((_, old)) = self.observed.assignments.get(task)
             && let Some(n) = self.tasks.get_mut(&(old.worker.clone(), old.lane))
         {

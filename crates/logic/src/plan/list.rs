@@ -5,7 +5,11 @@ use std::time::Duration;
 use model::{Epoch, Position, Release, TaskId};
 
 use super::{Desired, Observed};
-use crate::{Timing, gate::gate, mutant};
+use crate::{
+    Timing,
+    gate::{gate, whose},
+    mutant,
+};
 
 /// Everything that one process shall run and stop.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -65,8 +69,10 @@ pub fn list(
     let released = |task: &TaskId, epoch| observed.heard.releases.contains_key(&(task.clone(), epoch));
     for (task, (epoch, run)) in &observed.assignments {
         for old in run.predecessors.iter().filter(|old| old.process == process) {
-            if old.release == Release::No && !released(task, old.epoch) {
-                list.stop.push(StopOrder { task: task.clone(), epoch: old.epoch, deadline: Duration::ZERO });
+            let whose = whose(task, old);
+            let known = list.stop.iter().any(|stop| stop.epoch == old.epoch && stop.task == whose);
+            if old.release == Release::No && !released(&whose, old.epoch) && !known {
+                list.stop.push(StopOrder { task: whose, epoch: old.epoch, deadline: Duration::ZERO });
             }
         }
         let ended = observed.checkpoints.get(task).is_some_and(|c| c.value.position.is_end());
@@ -80,7 +86,9 @@ pub fn list(
                 list.stop.push(StopOrder { task: task.clone(), epoch: *epoch, deadline: order.deadline });
             }
             None => {
-                let gated = desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
+                // A split that sends to partitions has none: theirs holds its rows back.
+                let writes = run.partitions.is_none();
+                let gated = writes && desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
                 let gate = if gated {
                     gate(task, &run.predecessors, &observed.heard, timing, now)
                 } else {

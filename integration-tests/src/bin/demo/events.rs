@@ -87,7 +87,7 @@ async fn reading(cluster: &Cluster, splits: &[String]) -> Result<Duration> {
             if seen.is_empty() {
                 return Err(format!("{split} is not discovered yet"));
             }
-            if let Some(other) = seen.iter().find(|s| s.state != "reading" && s.state != "drained") {
+            if let Some(other) = seen.iter().find(|s| !matches!(s.state.as_str(), "reading" | "writing" | "drained")) {
                 return Err(format!("{split} of {}: {} {}", other.sink, other.state, other.waits_for));
             }
         }
