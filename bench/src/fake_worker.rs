@@ -156,6 +156,7 @@ impl FakeWorker {
                 serial: run.serial,
                 records: run.serial * RECORDS,
                 caught_up_at_ms: None,
+                gap: String::new(),
             }
         };
         let tasks: Vec<v1::TaskProgress> = self.runs.values_mut().map(move_on).collect();

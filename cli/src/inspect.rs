@@ -93,6 +93,7 @@ fn explain_one(split: &SplitStatus, out: &mut impl Write) -> Result<(), Failure>
     };
     say("sink", &split.sink)?;
     say("state", &split.state)?;
+    say("gap", &split.gap)?;
     say("waits for", &split.waits_for)?;
     say("worker", &split.worker)?;
     say("epoch", &split.epoch)?;

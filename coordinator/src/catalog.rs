@@ -391,6 +391,8 @@ impl Memory {
                 records: before.map_or(0, |before| before.value.records),
                 run_records: 0,
                 at: clock::wall(),
+                // An operator has seen to it.
+                gap: None,
             };
             writes.push(self.keys.put::<CheckpointKey>(task, &checkpoint));
         }

@@ -55,11 +55,17 @@ pub(crate) struct Lanes {
 }
 
 impl State {
-    /// A run reports a position. What is durable already is said again; a run that is not the task's current one is fenced.
+    /// A run reports a position. What is durable already is said again; a run that is not the task's current one is fenced. A
+    /// gap that comes with it is told once: by the leader that hears of it first, and again by its successor if it did not
+    /// become durable.
     pub fn take_progress(&mut self, term: &Term, moved: Moved) -> Verdict {
         let run = (moved.task.clone(), moved.epoch);
         let end = moved.position.is_end();
+        let gap = moved.gap.clone().filter(|gap| !self.knows_gap(&run.0, gap));
         let verdict = self.lanes.pending.offer(&self.memory.observed, moved.clone());
+        if let Some(gap) = gap.filter(|_| verdict == Verdict::Taken) {
+            term.gap(self, &run.0, &gap);
+        }
         match verdict {
             Verdict::Taken if end => self.hurry(&run.0),
             Verdict::Taken => {}
@@ -83,6 +89,12 @@ impl State {
             }
             Verdict::Durable | Verdict::Fenced => term.count_release(self, run, release),
         }
+    }
+
+    fn knows_gap(&self, task: &TaskId, gap: &str) -> bool {
+        let stored = self.memory.observed.checkpoints.get(task).and_then(|stored| stored.value.gap.as_ref());
+        stored.is_some_and(|stored| stored.message == gap)
+            || self.lanes.pending.get(task).is_some_and(|moved| moved.gap.as_deref() == Some(gap))
     }
 
     fn hurry(&mut self, task: &TaskId) {
@@ -285,6 +297,7 @@ fn progress(moved: &Moved) -> v1::TaskProgress {
         serial: moved.serial,
         records: moved.records,
         caught_up_at_ms: moved.caught_up_at.map(|at| at.0),
+        gap: moved.gap.clone().unwrap_or_default(),
     }
 }
 
@@ -296,5 +309,6 @@ fn written(task: &TaskId, checkpoint: &Checkpoint) -> v1::TaskProgress {
         serial: checkpoint.serial,
         records: checkpoint.run_records,
         caught_up_at_ms: checkpoint.caught_up_at.map(|at| at.0),
+        gap: checkpoint.gap.as_ref().map(|gap| gap.message.clone()).unwrap_or_default(),
     }
 }

@@ -28,6 +28,10 @@ pub(crate) const STATES: &[&str] = &[
     "gap",
 ];
 
+/// How long a gap is shown after it was found, unless the task's position is reset before: as long as the shortest retention that
+/// a stream of Kinesis can have.
+const GAP_SHOWN_MS: i64 = 24 * 3_600_000;
+
 /// Bytes from which the size of the store is worth a warning: etcd's default quota is 2 GiB.
 const STORE_BYTES_WARN: u64 = 3 << 29;
 
@@ -274,6 +278,8 @@ fn split_status(
         checkpoint_age: age.map(|ms| to_wire(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))),
         hash_first: record.range.map(|range| range.first.to_string()).unwrap_or_default(),
         hash_last: record.range.map(|range| range.last.to_string()).unwrap_or_default(),
+        gap: fresh_gap(state, task)
+            .map_or_else(String::new, |gap| format!("{} (found at {})", gap.message, gap.at)),
     }
 }
 
@@ -284,8 +290,28 @@ fn failure<'a>(state: &'a State, spec: &SinkSpec, task: &TaskId) -> Option<&'a l
     observed.heard.releases.get(&(task.clone(), *epoch))?.failure.as_ref()
 }
 
-/// One word for where a task stands.
+/// What the source let go before the task could read it, while that is news.
+fn fresh_gap<'a>(state: &'a State, task: &TaskId) -> Option<&'a model::Gap> {
+    let gap = state.memory.observed.checkpoints.get(task)?.value.gap.as_ref()?;
+    (clock::wall_ms() - gap.at.0 < GAP_SHOWN_MS).then_some(gap)
+}
+
+/// One word for where a task stands: a gap takes the place of a word that asks nobody to do anything.
 fn condition(
+    term: &Term,
+    state: &State,
+    spec: &SinkSpec,
+    task: &TaskId,
+    standing: Option<&Standing>,
+) -> &'static str {
+    match doing(term, state, spec, task, standing) {
+        "reading" | "drained" if fresh_gap(state, task).is_some() => "gap",
+        word => word,
+    }
+}
+
+/// What it does, gaps aside.
+fn doing(
     term: &Term,
     state: &State,
     spec: &SinkSpec,

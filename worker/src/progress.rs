@@ -43,8 +43,12 @@ impl Progress {
 
     fn moved(&self, reached: &Reached) -> bool {
         match &self.sent {
-            None => reached.position != self.start || reached.caught_up_at.is_some(),
-            Some((sent, _)) => sent.position != reached.position || sent.caught_up_at != reached.caught_up_at,
+            None => reached.position != self.start || reached.caught_up_at.is_some() || reached.gap.is_some(),
+            Some((sent, _)) => {
+                sent.position != reached.position
+                    || sent.caught_up_at != reached.caught_up_at
+                    || sent.gap != reached.gap
+            }
         }
     }
 
@@ -57,6 +61,7 @@ impl Progress {
             serial,
             records: reached.records,
             caught_up_at_ms: reached.caught_up_at.map(|at| at.0),
+            gap: reached.gap.clone().unwrap_or_default(),
         };
         self.sent = Some((reached, message));
     }
@@ -139,6 +144,7 @@ mod tests {
             position: Position::After(Cursor::new(n.to_string())),
             records: n.into(),
             caught_up_at: None,
+            gap: None,
         }
     }
 

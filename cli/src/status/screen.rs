@@ -181,9 +181,10 @@ pub(crate) fn split_grid(splits: &[SplitStatus]) -> Grid {
     grid
 }
 
-/// Why it is as it is: what it waits for, else its last error.
+/// Why it is as it is: what is missing, else what it waits for, else its last error.
 fn reason(split: &SplitStatus) -> &str {
-    if split.waits_for.is_empty() { &split.error } else { &split.waits_for }
+    let reasons = [(split.state == "gap", &split.gap), (true, &split.waits_for), (true, &split.error)];
+    reasons.into_iter().find(|(counts, text)| *counts && !text.is_empty()).map_or("", |(_, text)| text)
 }
 
 fn duration(span: Option<&prost_types::Duration>) -> Cell {

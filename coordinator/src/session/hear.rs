@@ -347,9 +347,6 @@ impl Term {
         for record in std::mem::take(&mut report.bad) {
             state.keep_bad(&task, record);
         }
-        for gap in std::mem::take(&mut report.gaps) {
-            self.gap(state, &task, &gap);
-        }
         let failed = (report.state() == v1::RunState::Failed).then(|| report.error.clone());
         let seen = RunReport { epoch, failed, bytes_per_second: report.bytes_per_second };
         let before = state.memory.observed.reports.insert(task.clone(), seen.clone());
@@ -366,7 +363,7 @@ impl Term {
 
 impl Term {
     /// A run found that records were gone before it could read them (S8).
-    fn gap(&self, state: &State, task: &TaskId, gap: &str) {
+    pub(crate) fn gap(&self, state: &State, task: &TaskId, gap: &str) {
         let Some(sink) = state.memory.sink(task.sink) else { return };
         let split = task.work.to_string();
         let labels = [("source", sink.source_name.as_str()), ("sink", &sink.name), ("split", &split)];
@@ -446,5 +443,6 @@ fn moved(progress: v1::TaskProgress) -> Option<Moved> {
         position: Position::try_from(progress.position?).ok()?,
         records: progress.records,
         caught_up_at: progress.caught_up_at_ms.map(Timestamp),
+        gap: Some(progress.gap).filter(|gap| !gap.is_empty()),
     })
 }

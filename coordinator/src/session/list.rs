@@ -7,7 +7,7 @@ use std::{
 };
 
 use logic::{
-    mutant,
+    lineage, mutant,
     plan::{StopOrder, TaskList},
 };
 use model::{ObjectId, SplitId};
@@ -80,11 +80,7 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
         start: Some(proto::position_to_wire(&run.start)),
         gate: Some(to_wire(gate(run.gate))),
         readers: *readers,
-        caught_up_at_ms: memory
-            .observed
-            .checkpoints
-            .get(&run.task)
-            .and_then(|c| Some(c.value.caught_up_at?.0)),
+        caught_up_at_ms: lineage::owed_since(&memory.desired, &memory.observed, &run.task).map(|at| at.0),
         partitions: run.partitions.map(Into::into),
     });
     let stop = list.stop.iter().map(|stop| v1::StopTask {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use model::{Cursor, ObjectKind, Position, StartFrom, Timestamp};
 use proto::v1::{coordinator_message as down, worker_message as up};
-use shardwright_coordinator::{ErrorKind, ResetTo};
+use shardwright_coordinator::{ErrorKind, Leader, ResetTo};
 use store::{EmbeddedStore, MetadataStore};
 use tokio::time::Instant;
 
@@ -377,7 +377,44 @@ async fn an_unreachable_source_is_shown_and_heals() {
 }
 
 #[tokio::test]
-async fn what_a_run_found_gone_is_a_data_loss_and_what_it_found_bad_is_kept() {
+async fn what_a_run_found_gone_is_told_once_and_shown_whoever_leads() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "trimmed-inside", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let run = worker.run_of("s0").unwrap();
+    for (serial, at) in [(1, "9"), (2, "10")] {
+        let gap = "records before 9 were trimmed".to_owned();
+        let last = progress(&run, serial, &Position::After(Cursor::new(at)));
+        let tasks = vec![proto::v1::TaskProgress { gap, ..last }];
+        worker.say(up::Message::Progress(proto::v1::Progress { tasks })).await;
+        worker.committed("s0", serial).await;
+    }
+    // What follows without a word of it takes nothing away.
+    worker.progress(&run, 3, &Position::After(Cursor::new("11"))).await;
+    worker.committed("s0", 3).await;
+    let losses = |leader: &Leader| {
+        let mut events = leader.watch_events(0).0;
+        events.retain(|event| event.kind == "data_loss");
+        events
+    };
+    let told = losses(&leader);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].message.contains("records before 9 were trimmed"), "{told:?}");
+    let shown = |leader: &Leader| leader.describe_split("clicks", "s0").unwrap().remove(0);
+    assert_eq!(shown(&leader).state, "gap");
+    drop((worker, coordinator));
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    let split = shown(&leader);
+    assert!(split.gap.starts_with("records before 9 were trimmed (found at "), "{}", split.gap);
+    assert_eq!(losses(&leader).len(), 0, "it was told");
+}
+
+#[tokio::test]
+async fn what_a_run_found_bad_is_kept() {
     let store = memory();
     let coordinator = Coordinator::start(&store).await;
     let leader = coordinator.leader().await;
@@ -390,7 +427,6 @@ async fn what_a_run_found_gone_is_a_data_loss_and_what_it_found_bad_is_kept() {
     let mut report = proto::v1::Report {
         task: run.task.clone(),
         epoch: run.epoch,
-        gaps: vec!["records before 9 were trimmed".to_owned()],
         bad: vec![bad],
         error: "slow down".to_owned(),
         ..Default::default()
@@ -398,14 +434,7 @@ async fn what_a_run_found_gone_is_a_data_loss_and_what_it_found_bad_is_kept() {
     report.set_state(proto::v1::RunState::Retrying);
     let heartbeat = proto::v1::Heartbeat { number: 9_000, reports: vec![report], ..Default::default() };
     worker.say(up::Message::Heartbeat(heartbeat)).await;
-    until("the loss is told", || {
-        leader
-            .watch_events(0)
-            .0
-            .iter()
-            .any(|event| event.kind == "data_loss" && event.message.contains("trimmed"))
-    })
-    .await;
+    until("the bad record is kept", || !leader.bad_rows().is_empty()).await;
     let rows = leader.bad_rows();
     assert_eq!(
         (rows[0].sink.as_str(), rows[0].split.as_str(), rows[0].record.error.as_str()),

@@ -122,6 +122,11 @@ pub trait SplitReader: Send {
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// Since when the stream holds its records (the service's clock), once an answer has come. `None` if nobody knows.
+    fn horizon(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Records that may have been lost before they could be read, if any since the last call: the position was older than what
     /// the stream still holds. Asked after each `next`; unless the caller knows better, it tells a `data_loss`
     /// (docs/kinesis.md S8).

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Checkpoint, Epoch, Position, TaskId, Timestamp};
+use model::{Checkpoint, Epoch, Gap, Position, TaskId, Timestamp};
 
 use crate::plan::Observed;
 
@@ -30,6 +30,8 @@ pub struct Moved {
     pub records: u64,
     /// The last moment at which all that was read was acked and nothing more was there.
     pub caught_up_at: Option<Timestamp>,
+    /// What the source had let go before this run could read it, if anything. Said with every move from then on.
+    pub gap: Option<String>,
 }
 
 /// What came of a reported position.
@@ -164,6 +166,16 @@ fn judge(observed: &Observed, moved: &Moved) -> Verdict {
     if durable.is_some_and(behind) { Verdict::Durable } else { Verdict::Taken }
 }
 
+/// The newest gap: a run that finds what was found before says nothing new.
+fn gap(before: Option<&Gap>, moved: &Moved, at: Timestamp) -> Option<Gap> {
+    match &moved.gap {
+        Some(message) if before.is_none_or(|before| before.message != *message) => {
+            Some(Gap { message: message.clone(), at })
+        }
+        _ => before.cloned(),
+    }
+}
+
 /// What is written for a position: the totals go on from the checkpoint before.
 fn checkpoint(observed: &Observed, moved: &Moved, at: Timestamp) -> Checkpoint {
     let before = observed.checkpoints.get(&moved.task).map(|stored| &stored.value);
@@ -176,5 +188,6 @@ fn checkpoint(observed: &Observed, moved: &Moved, at: Timestamp) -> Checkpoint {
         records: before.map_or(0, |c| c.records) + moved.records.saturating_sub(counted),
         run_records: moved.records,
         at,
+        gap: gap(before.and_then(|c| c.gap.as_ref()), moved, at),
     }
 }

@@ -7,7 +7,9 @@ use model::{
     TaskId, Timestamp,
 };
 use shardwright_logic::{
-    lineage::{First, Remembered, Standing, Table, bury, holes, losses, merge, standing, unlisted},
+    lineage::{
+        First, Remembered, Standing, Table, bury, holes, losses, merge, owed_since, standing, unlisted,
+    },
     plan::{Action, Desired, Observed, Stored, plan},
 };
 use world::{CREATION, World, id, sink, split_id, task};
@@ -38,6 +40,50 @@ fn list(table: &mut Table, remembered: &mut Remembered, listing: &[Split], at: i
 
 fn two_halves() -> Vec<Split> {
     vec![split("a", &[], (0, HALF), false), split("b", &[], (HALF + 1, u128::MAX), false)]
+}
+
+/// A child whose records age out before it is read: what counts is when it was there for sure, not when it was listed.
+#[test]
+fn a_sink_is_owed_a_split_from_when_it_was_there() {
+    let mut world = World::new(1, 1, 1);
+    let task = task(100, "s001");
+    let owed = |world: &World| owed_since(&world.desired, &world.observed, &task).map(|at| at.0);
+    let table = world.observed.splits.get_mut(&id(1)).unwrap();
+    *table = Table::new();
+    let listing = [split("s000", &[], (0, u128::MAX), true), split("s001", &["s000"], (0, u128::MAX), false)];
+    list(table, &mut Remembered::default(), &listing[..1], 2_000);
+    list(table, &mut Remembered::default(), &listing[1..], 9_000);
+    world.desired.sinks.get_mut(&id(100)).unwrap().created_at = Timestamp(1_000);
+    assert_eq!(owed(&world), Some(2_000), "its parent was closed");
+    let parent = world.observed.splits.get_mut(&id(1)).unwrap().get_mut(&split_id("s000")).unwrap();
+    parent.closed_at = None;
+    assert_eq!(owed(&world), Some(9_000));
+    let end = |position, caught_up_at| Checkpoint {
+        position,
+        epoch: Epoch::default(),
+        serial: 1,
+        caught_up_at,
+        records: 1,
+        run_records: 1,
+        at: Timestamp(3_000),
+        gap: None,
+    };
+    let stored = |value| Stored { value, revision: 1 };
+    let parent = TaskId::reads(id(100), split_id("s000"));
+    world.observed.checkpoints.insert(parent, stored(end(Position::End, None)));
+    assert_eq!(owed(&world), Some(3_000), "its parent was delivered");
+    world.desired.sinks.get_mut(&id(100)).unwrap().created_at = Timestamp(10_000);
+    assert_eq!(owed(&world), Some(10_000), "the sink is younger");
+    let after = Position::After(Cursor::new("7"));
+    for (position, caught_up_at, at) in [
+        (Position::Start(StartFrom::Horizon), None, Some(3_000)),
+        (Position::Start(StartFrom::Horizon), Some(Timestamp(5_000)), Some(5_000)),
+        (after.clone(), Some(Timestamp(5_000)), Some(5_000)),
+        (after, None, None),
+    ] {
+        world.observed.checkpoints.insert(task.clone(), stored(end(position, caught_up_at)));
+        assert_eq!(owed(&world), at);
+    }
 }
 
 #[test]
@@ -176,6 +222,7 @@ fn a_gone_split_that_a_sink_had_read_to_its_close_is_no_loss() {
             records: 1,
             run_records: 1,
             at: Timestamp(at),
+            gap: None,
         };
         world.observed.checkpoints.insert(task, Stored { value: checkpoint, revision: 1 });
     }

@@ -384,6 +384,7 @@ fn p14_the_progress_of_a_replaced_epoch_is_fenced() {
         position: Position::End,
         records: 9,
         caught_up_at: None,
+        gap: None,
     };
     assert_eq!(world.pending.offer(&world.observed, moved(old, 99)), Verdict::Fenced);
     let new = world.observed.assignments[&t].0;

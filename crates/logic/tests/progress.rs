@@ -25,6 +25,7 @@ fn moved(task: &TaskId, revision: u64, serial: u64, end: bool) -> Moved {
         position,
         records: serial * 10,
         caught_up_at: None,
+        gap: None,
     }
 }
 
@@ -50,6 +51,31 @@ fn write(pending: &mut Pending, observed: &mut Observed, revision: u64) {
             observed.checkpointed(task, checkpoint, revision);
         }
     }
+}
+
+/// S8: what was gone before it could be read stays with the task's position.
+#[test]
+fn a_gap_stays_in_the_checkpoint_with_the_moment_it_was_found() {
+    let (mut pending, mut observed) = (Pending::default(), Observed::default());
+    let task = task(100, "s000");
+    let gap = |text: &str| Some(text.to_owned());
+    let mut found = Vec::new();
+    for (revision, serial, gap) in
+        [(1, 1, None), (1, 2, gap("a")), (1, 3, gap("a")), (2, 1, None), (2, 2, gap("a")), (2, 3, gap("b"))]
+    {
+        assign(&mut observed, &task, revision, 0);
+        pending.offer(&observed, Moved { gap, ..moved(&task, revision, serial, false) });
+        let at = Timestamp(i64::try_from(10 * revision + serial).unwrap());
+        for group in pending.groups(&observed, at, |_| true) {
+            for (task, checkpoint) in group.writes {
+                pending.committed(&task, &checkpoint);
+                found.push(checkpoint.gap.clone().map(|gap| (gap.message, gap.at.0)));
+                observed.checkpointed(task, checkpoint, revision);
+            }
+        }
+    }
+    let since = |text: &str, at| Some((text.to_owned(), at));
+    assert_eq!(found, [None, since("a", 12), since("a", 12), since("a", 12), since("a", 12), since("b", 23)]);
 }
 
 proptest! {

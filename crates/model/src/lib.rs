@@ -24,4 +24,6 @@ pub use spec::{
     SourceSpec,
 };
 pub use split::{HashRange, Split, SplitRecord, SplitState};
-pub use task::{Assignment, Checkpoint, Epoch, Predecessor, Release, SplitId, TaskId, Work, WorkerRecord};
+pub use task::{
+    Assignment, Checkpoint, Epoch, Gap, Predecessor, Release, SplitId, TaskId, Work, WorkerRecord,
+};

@@ -68,9 +68,12 @@ pub struct SplitRecord {
     pub state: SplitState,
     /// See [`Split::closed`].
     pub closed: bool,
-    /// When a listing first showed it closed (the leader's clock); unknown for a split that went while it was open.
+    /// When a listing first showed it closed (the service's clock); unknown for a split that went while it was open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<Timestamp>,
     /// When it was first listed (the leader's clock).
     pub discovered_at: Timestamp,
+    /// The same moment by the service's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub there_since: Option<Timestamp>,
 }

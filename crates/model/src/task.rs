@@ -227,6 +227,18 @@ pub struct Checkpoint {
     pub run_records: u64,
     /// When it was written (the leader's clock).
     pub at: Timestamp,
+    /// What the source let go before this task could read it, the newest such find. No later move takes it away, only a reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+}
+
+/// Records that aged out before a task could read them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Gap {
+    /// What may be missing, in words, with the range of positions or of time.
+    pub message: String,
+    /// When it was first stored (the leader's clock).
+    pub at: Timestamp,
 }
 
 /// A worker in the metadata store: `/worker/{name}`. A record without a lease: liveness is what the leader heard.

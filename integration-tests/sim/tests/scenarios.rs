@@ -63,6 +63,11 @@ fn s08_checkpoint_older_than_retention_is_reported() {
 }
 
 #[test]
+fn children_that_age_out_behind_their_parent_are_reported() {
+    assert!(count(&play("aged-children", 2), "reported") > 0);
+}
+
+#[test]
 fn s09_throttled_before_the_first_record_from_latest() {
     play("S09", 2);
 }

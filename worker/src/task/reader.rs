@@ -63,7 +63,7 @@ impl Reader {
             feed,
             recent: 0,
             caught_up: None,
-            present_at: job.caught_up_at,
+            present_at: job.caught_up_at.filter(|_| matches!(job.start, Position::After(_))),
             retry: Retry::default(),
             labels,
         }
@@ -88,6 +88,7 @@ impl Reader {
             return Ok(());
         }
         let mut reader = self.open().await.map_err(Some)?;
+        let mut owed_since = self.owed_since();
         loop {
             reader.ready().await;
             let estimate = ANSWER_BYTES_MIN.max(2 * self.recent).min(2 * SPLIT_BYTES);
@@ -98,6 +99,9 @@ impl Reader {
             };
             if let Some(gap) = reader.gap() {
                 self.gap(gap);
+            }
+            if let Some(horizon) = reader.horizon().filter(|_| polled.is_ok()) {
+                owed_since.take().into_iter().for_each(|since| self.aged_out(since, horizon));
             }
             match polled {
                 Ok(Polled::Records { records, lag }) => {
@@ -137,6 +141,23 @@ impl Reader {
             self.present_at.map_or_else(String::new, |at| format!(" (until {at} nothing is missing)"));
         tracing::error!(%split, "records were gone before they could be read: {message}{since}");
         self.job.shown.gap(format!("{message}{since}"));
+    }
+
+    /// Of a split that is read from its start: since when what is in it is owed to the sink.
+    fn owed_since(&self) -> Option<Timestamp> {
+        self.job.caught_up_at.filter(|_| matches!(self.stage.position(), Position::Start(_)))
+    }
+
+    /// A start asks for no record that could be missed: the oldest may have aged out while nobody read, without a word.
+    fn aged_out(&self, since: Timestamp, horizon: Timestamp) {
+        if since.0 < horizon.0 + CLOCKS_APART_MS {
+            let split = &self.job.split;
+            let message = format!(
+                "nothing of split `{split}` had been read: what came to it between {since} and {horizon} may have aged out"
+            );
+            tracing::error!(%split, "records were gone before they could be read: {message}");
+            self.job.shown.gap(message);
+        }
     }
 
     async fn open(&mut self) -> Result<Box<dyn SplitReader>, Failure> {

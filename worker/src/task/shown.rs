@@ -51,6 +51,8 @@ pub(crate) struct Reached {
     pub(crate) position: Position,
     pub(crate) records: u64,
     pub(crate) caught_up_at: Option<Timestamp>,
+    /// What was gone before it could be read, the newest find.
+    pub(crate) gap: Option<String>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,6 @@ struct Face {
     waits_for: String,
     unacked_since: Option<Instant>,
     bad: VecDeque<v1::BadRecord>,
-    gaps: Vec<String>,
     reached: Reached,
     split_ended: bool,
 }
@@ -77,7 +78,7 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn new(start: Position, wake: Arc<Notify>) -> Arc<Self> {
-        let reached = Reached { position: start, records: 0, caught_up_at: None };
+        let reached = Reached { position: start, records: 0, caught_up_at: None, gap: None };
         Arc::new(Self {
             totals: Totals::default(),
             face: Mutex::new(Face {
@@ -88,7 +89,6 @@ impl Shown {
                 waits_for: String::new(),
                 unacked_since: None,
                 bad: VecDeque::new(),
-                gaps: Vec::new(),
                 reached,
                 split_ended: false,
             }),
@@ -186,15 +186,12 @@ impl Shown {
         self.face().bad.drain(..).collect()
     }
 
-    /// Keeps for the next report that records were gone before they could be read.
+    /// Records were gone before they could be read: said with every position from now on.
     pub(crate) fn gap(&self, gap: String) {
-        let mut face = self.face();
-        if face.gaps.len() < BAD_MAX {
-            face.gaps.push(gap);
-        }
+        self.face().reached.gap = Some(gap);
     }
 
-    /// Everything but identity and rates. Bad records and gaps are handed out once.
+    /// Everything but identity and rates. Bad records are handed out once.
     pub(crate) fn report(&self, now: Instant) -> v1::Report {
         let mut face = self.face();
         let trouble = face.troubles.iter().flatten().next().cloned();
@@ -227,7 +224,6 @@ impl Shown {
             records_skipped: total(&self.totals.skipped),
             records_dead_lettered: total(&self.totals.dead_lettered),
             bad: face.bad.drain(..).collect(),
-            gaps: std::mem::take(&mut face.gaps),
             ..v1::Report::default()
         }
     }

@@ -45,6 +45,7 @@ struct FakeSource {
     opened: Mutex<Vec<Position>>,
     reads: Mutex<usize>,
     gap: Mutex<Option<Gap>>,
+    horizon: Mutex<Option<Timestamp>>,
 }
 
 struct FakeReader(Arc<FakeSource>);
@@ -85,6 +86,9 @@ impl SplitReader for FakeReader {
                 Ok(Polled::Idle { lag: Duration::ZERO })
             }
         }
+    }
+    fn horizon(&self) -> Option<Timestamp> {
+        *self.0.horizon.lock().unwrap()
     }
     fn gap(&mut self) -> Option<Gap> {
         self.0.gap.lock().unwrap().take()
@@ -304,6 +308,7 @@ struct Bench {
     sink: Arc<FakeSink>,
     graveyard: Option<Arc<FakeSink>>,
     fence: Arc<Fence>,
+    start: Position,
     caught_up_at: Option<Timestamp>,
 }
 
@@ -328,6 +333,7 @@ impl Bench {
             sink: Arc::default(),
             graveyard: None,
             fence: Fence::new(),
+            start: Position::Start(StartFrom::Horizon),
             caught_up_at: None,
         }
     }
@@ -358,7 +364,7 @@ impl Bench {
             source: Arc::new(SharedSource(Arc::clone(&self.source))),
             letters,
         };
-        let start = Position::Start(StartFrom::Horizon);
+        let start = self.start.clone();
         let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
         let job = Job {
             task: TaskId::reads(sink.spec.id, SplitId::new(Creation(1), "s-0")),
@@ -731,14 +737,32 @@ async fn an_old_position_is_a_gap_unless_everything_was_read_since() {
         [(None, true), (Some(HORIZON), true), (Some(Timestamp(HORIZON.0 + 600_000)), false)]
     {
         let mut bench = Bench::new(vec![records(0..1, &["a"])]);
-        bench.caught_up_at = caught_up_at;
+        (bench.start, bench.caught_up_at) = (Position::After(Cursor::new("5")), caught_up_at);
         *bench.source.gap.lock().unwrap() =
             Some(Gap { message: "5 is gone".to_owned(), horizon: Some(HORIZON) });
         let live = bench.run();
         live.until("delivery", |l| l.position() == after(0)).await;
-        let gaps = live.shown.report(Instant::now()).gaps;
-        assert_eq!(gaps.len(), usize::from(told), "{caught_up_at:?}: {gaps:?}");
-        assert!(gaps.iter().all(|gap| gap.starts_with("5 is gone")), "{gaps:?}");
+        let gap = live.shown.reached().gap;
+        assert_eq!(gap.is_some(), told, "{caught_up_at:?}: {gap:?}");
+        assert!(gap.iter().all(|gap| gap.starts_with("5 is gone")), "{gap:?}");
+    }
+}
+
+/// A child that waited for its parent longer than the retention: its start is there, and its first records are not.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_has_aged_out_is_a_gap() {
+    const HORIZON: Timestamp = Timestamp(1_000_000_000);
+    for (owed_since, told) in
+        [(None, false), (Some(HORIZON), true), (Some(Timestamp(HORIZON.0 + 600_000)), false)]
+    {
+        let mut bench = Bench::new(vec![records(0..1, &["a"])]);
+        bench.caught_up_at = owed_since;
+        *bench.source.horizon.lock().unwrap() = Some(HORIZON);
+        let live = bench.run();
+        live.until("delivery", |l| l.position() == after(0)).await;
+        let gap = live.shown.reached().gap;
+        assert_eq!(gap.is_some(), told, "{owed_since:?}: {gap:?}");
+        assert!(gap.iter().all(|gap| gap.contains("may have aged out")), "{gap:?}");
     }
 }
 

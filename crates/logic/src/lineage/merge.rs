@@ -195,6 +195,7 @@ fn new_record(split: &Split, start: StartFrom, at: Now) -> SplitRecord {
         closed: split.closed,
         closed_at: split.closed.then_some(at.theirs),
         discovered_at: at.ours,
+        there_since: Some(at.theirs),
     }
 }
 

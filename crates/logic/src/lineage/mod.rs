@@ -8,14 +8,14 @@ mod merge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{ObjectId, SplitId, SplitRecord, SplitState, TaskId};
+use model::{ObjectId, Position, SplitId, SplitRecord, SplitState, TaskId, Timestamp};
 
 pub use coverage::{holes, unlisted};
 pub use merge::{First, Loss, Merge, Now, Remembered, bury, losses, merge};
 
 use crate::{
     mutant,
-    plan::{DesiredSink, Observed},
+    plan::{Desired, DesiredSink, Observed},
 };
 
 /// The splits of one source, of all creations of its stream.
@@ -58,6 +58,31 @@ pub fn standing(
     let waits = unfinished_parents(table, observed, id, (split, record));
     let ready = waits.is_empty() || mutant::on("no_parent_gate");
     Some(if ready { Standing::Ready } else { Standing::WaitsFor(waits) })
+}
+
+/// Since when a sink is owed what is in a split (the service's clock): at that moment everything was delivered. Where nothing of
+/// the split is read yet, the moment at which it was there for sure, or at which the sink was made, if that was later (our clock):
+/// what came after it is lost if it ages out first. `None` if nobody knows.
+#[must_use]
+pub fn owed_since(desired: &Desired, observed: &Observed, task: &TaskId) -> Option<Timestamp> {
+    if let Some(checkpoint) = observed.checkpoints.get(task).map(|stored| &stored.value) {
+        let unread = matches!(checkpoint.position, Position::Start(_)).then_some(checkpoint.at);
+        return checkpoint.caught_up_at.or(unread);
+    }
+    let (sink, split) = (desired.sinks.get(&task.sink)?, task.split()?);
+    let table = observed.splits.get(&sink.source)?;
+    let record = table.get(split)?;
+    // A parent ends when its child begins, and may have been seen to end long before the child was listed.
+    let parents = record.parents.iter().map(|name| SplitId::new(split.creation(), name));
+    let ends = parents.filter_map(|parent| {
+        let checkpoint = observed.checkpoints.get(&TaskId::reads(task.sink, parent.clone()));
+        let delivered = checkpoint.map(|stored| &stored.value).filter(|c| c.position.is_end()).map(|c| c.at);
+        table.get(&parent).and_then(|parent| parent.closed_at).into_iter().chain(delivered).min()
+    });
+    if sink.created_at > record.discovered_at {
+        return Some(sink.created_at);
+    }
+    ends.chain([record.there_since.unwrap_or(record.discovered_at)]).min()
 }
 
 fn ended(observed: &Observed, sink: ObjectId, split: &SplitId) -> bool {

@@ -209,6 +209,7 @@ mod tests {
             records: 9,
             run_records: 4,
             at: Timestamp(3),
+            gap: None,
         }
     }
 

@@ -42,6 +42,26 @@ pub(super) fn checkpoint_older_than_retention(stage: &mut Stage<'_>) {
     expect_reports(stage);
 }
 
+/// The children are listed and not read, for one sink is behind with their parent. Then nothing runs for longer than the retention.
+pub(super) fn children_aged_out_behind_their_parent(stage: &mut Stage<'_>) {
+    set_clocks(stage);
+    declare(stage, "");
+    stage.load(seconds(8));
+    stage.happen(Fault::SinkDown(seconds(60)));
+    stage.load(seconds(3));
+    reshard::split_one(stage);
+    stage.load(seconds(12));
+    stage.kill_all();
+    stage.load(seconds(3));
+    let horizon = stage.now();
+    stage.load(seconds(3));
+    forget(stage, horizon);
+    stage.start_all();
+    stage.load(seconds(10));
+    settle(stage);
+    expect_reports(stage);
+}
+
 pub(super) fn throttled_before_the_first_record(stage: &mut Stage<'_>) {
     put_old_records(stage);
     for shard in 0..u64::from(stage.cluster.script.shards) {

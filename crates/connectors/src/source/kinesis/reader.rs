@@ -295,6 +295,10 @@ impl SplitReader for Reader {
         self.shared.client.now()
     }
 
+    fn horizon(&self) -> Option<Timestamp> {
+        self.horizon
+    }
+
     fn gap(&mut self) -> Option<Gap> {
         self.gap.take()
     }

@@ -135,6 +135,14 @@ impl SplitReader for Fallback {
         }
     }
 
+    fn horizon(&self) -> Option<Timestamp> {
+        match &self.way {
+            Way::Subscribes(reader) => reader.horizon(),
+            Way::Polls(reader) => reader.horizon(),
+            Way::Changing => unreachable!("it changes within one call, without an await"),
+        }
+    }
+
     fn gap(&mut self) -> Option<Gap> {
         self.way().gap()
     }

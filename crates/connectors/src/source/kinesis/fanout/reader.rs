@@ -433,6 +433,10 @@ impl SplitReader for Reader {
         self.whose.shared.client.now()
     }
 
+    fn horizon(&self) -> Option<Timestamp> {
+        self.horizon
+    }
+
     fn gap(&mut self) -> Option<Gap> {
         self.gap.take()
     }
