@@ -153,11 +153,23 @@ impl Admin {
     /// # Errors
     /// When it still holds tasks after `deadline`.
     pub async fn drain(&self, worker: &str, deadline: Duration) -> Result<()> {
+        self.set_drain(worker, false, deadline).await
+    }
+
+    /// Lets a drained worker take tasks again.
+    ///
+    /// # Errors
+    /// When nobody who leads answers within `deadline`.
+    pub async fn undo_drain(&self, worker: &str, deadline: Duration) -> Result<()> {
+        self.set_drain(worker, true, deadline).await
+    }
+
+    async fn set_drain(&self, worker: &str, undo: bool, deadline: Duration) -> Result<()> {
         let drained = async {
             let mut last = anyhow!("no coordinator given");
             for url in &self.urls {
                 let Ok(mut client) = Self::client(url).await else { continue };
-                let request = v1::DrainWorkerRequest { worker: worker.to_owned(), undo: false };
+                let request = v1::DrainWorkerRequest { worker: worker.to_owned(), undo };
                 match client.drain_worker(request).await {
                     Ok(stream) => {
                         let mut stream = stream.into_inner();

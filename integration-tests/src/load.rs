@@ -1,4 +1,5 @@
-//! A keyed, numbered load: every record is `{"key": …, "n": …}` with n counting up from 0 within its key.
+//! A keyed, numbered load: every record is `{"key": …, "n": …, "item": …, "step": …}` with n counting up from 0 within its key.
+//! An item is a finer key, as an order of a customer is: each key takes its turns among a few, and `step` counts within the item.
 //!
 //! A request holds each key at most once, and a record that was refused is sent again before the next number of its key, so
 //! the order within the source is never in doubt.
@@ -15,6 +16,19 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
 use tokio::{task::JoinHandle, time::Instant};
+
+/// Items of each key.
+const ITEMS: u64 = 7;
+
+/// How many records of each item the source accepted, if it accepted so many of each key.
+#[must_use]
+pub fn items(sent: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let of_key = |(key, count): (&String, &u64)| {
+        let (key, count) = (key.clone(), *count);
+        (0..ITEMS).map(move |item| (format!("{key}-{item}"), (count + ITEMS - 1 - item) / ITEMS))
+    };
+    sent.iter().flat_map(of_key).filter(|(_, count)| *count > 0).collect()
+}
 
 /// How much to send.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +132,10 @@ impl Sender {
         let entries = records
             .iter()
             .map(|(key, n)| {
-                let data = format!("{{\"key\":\"{key}\",\"n\":{n},\"filler\":\"{filler}\"}}");
+                let (item, step) = (n % ITEMS, n / ITEMS);
+                let data = format!(
+                    "{{\"key\":\"{key}\",\"n\":{n},\"item\":\"{key}-{item}\",\"step\":{step},\"filler\":\"{filler}\"}}"
+                );
                 PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build()
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -136,5 +153,19 @@ impl Sender {
             .filter(|(_, result)| result.error_code().is_some())
             .map(|(record, _)| record.clone())
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_share_the_records_of_their_key() {
+        let sent = BTreeMap::from([("k".to_owned(), 9), ("l".to_owned(), 1), ("m".to_owned(), 0)]);
+        let items = items(&sent);
+        assert_eq!(items.values().sum::<u64>(), 10);
+        assert_eq!((items["k-0"], items["k-1"], items["k-2"], items["l-0"]), (2, 2, 1, 1));
+        assert_eq!(items.len(), 8);
     }
 }

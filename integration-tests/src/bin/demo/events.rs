@@ -7,8 +7,6 @@ use aws_sdk_kinesis::Client;
 use shardwright_integration_tests::{admin, cluster::Cluster, endpoint};
 use tokio::time::Instant;
 
-use crate::WORKERS;
-
 const HEALS_WITHIN: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -27,22 +25,22 @@ pub struct Happened {
 /// Makes everything happen.
 pub async fn all(
     cluster: &mut Cluster,
-    client: &Client,
-    stream: &str,
+    workers: &[&str],
+    (client, stream): (&Client, &str),
     start: Instant,
 ) -> Result<Vec<Happened>> {
     let mut happened = Vec::new();
     tokio::time::sleep(PAUSE).await;
     happened.push(split(cluster, client, stream, start).await?);
     tokio::time::sleep(PAUSE).await;
-    happened.push(kill_worker(cluster, start).await?);
-    happened.push(worker_returns(cluster, start).await?);
+    happened.push(kill_worker(cluster, workers, start).await?);
+    happened.push(worker_returns(cluster, workers, start).await?);
     tokio::time::sleep(PAUSE).await;
     happened.push(merge(cluster, client, stream, start).await?);
     tokio::time::sleep(PAUSE).await;
-    happened.push(kill_leader(cluster, start).await?);
+    happened.push(kill_leader(cluster, workers, start).await?);
     tokio::time::sleep(PAUSE).await;
-    happened.push(drain(cluster, start).await?);
+    happened.push(drain(cluster, workers, start).await?);
     Ok(happened)
 }
 
@@ -87,7 +85,9 @@ async fn reading(cluster: &Cluster, splits: &[String]) -> Result<Duration> {
             if seen.is_empty() {
                 return Err(format!("{split} is not discovered yet"));
             }
-            if let Some(other) = seen.iter().find(|s| !matches!(s.state.as_str(), "reading" | "writing" | "drained")) {
+            if let Some(other) =
+                seen.iter().find(|s| !matches!(s.state.as_str(), "reading" | "writing" | "drained"))
+            {
                 return Err(format!("{split} of {}: {} {}", other.sink, other.state, other.waits_for));
             }
         }
@@ -96,25 +96,36 @@ async fn reading(cluster: &Cluster, splits: &[String]) -> Result<Duration> {
     cluster.admin().wait("the children are read", HEALS_WITHIN, read).await
 }
 
-async fn kill_worker(cluster: &mut Cluster, start: Instant) -> Result<Happened> {
+/// All but the worker at this place.
+fn others<'a>(workers: &[&'a str], without: usize) -> Vec<&'a str> {
+    workers.iter().enumerate().filter(|(n, _)| *n != without).map(|(_, name)| *name).collect()
+}
+
+/// The victim writes a partition: its readers elsewhere must start again.
+async fn kill_worker(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
+    let status = cluster.admin().status().await?;
+    let mine =
+        |state: &str| status.splits.iter().filter(|s| s.worker == workers[1] && s.state == state).count();
+    let (reads, writes) = (mine("reading"), mine("writing"));
+    anyhow::ensure!(writes > 0, "{} writes no partition: killing it would prove too little", workers[1]);
     let at = start.elapsed();
-    cluster.worker(WORKERS[1]).kill().await?;
-    let others = [WORKERS[0], WORKERS[2]];
+    cluster.worker(workers[1]).kill().await?;
+    let others = others(workers, 1);
     let admin = cluster.admin();
     let healed = admin.wait("the others took over", HEALS_WITHIN, |s| admin::all_reading(s, &others)).await?;
-    let what = format!("kill -9 of {}", WORKERS[1]);
+    let what = format!("kill -9 of {} ({reads} splits, {writes} partitions)", workers[1]);
     Ok(Happened { at, what, healed, meaning: "its shards are read and written by others" })
 }
 
-async fn worker_returns(cluster: &mut Cluster, start: Instant) -> Result<Happened> {
+async fn worker_returns(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
     let at = start.elapsed();
-    cluster.start_worker(WORKERS[1])?;
+    cluster.start_worker(workers[1])?;
     let admin = cluster.admin();
-    let healed = admin.wait("the worker is back", HEALS_WITHIN, |s| admin::all_reading(s, &WORKERS)).await?;
-    Ok(Happened { at, what: format!("{} is started again", WORKERS[1]), healed, meaning: "it has joined" })
+    let healed = admin.wait("the worker is back", HEALS_WITHIN, |s| admin::all_reading(s, workers)).await?;
+    Ok(Happened { at, what: format!("{} is started again", workers[1]), healed, meaning: "it has joined" })
 }
 
-async fn kill_leader(cluster: &mut Cluster, start: Instant) -> Result<Happened> {
+async fn kill_leader(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
     let leader = cluster.leader().await?;
     let before = cluster.admin().status().await?;
     let at = start.elapsed();
@@ -126,7 +137,7 @@ async fn kill_leader(cluster: &mut Cluster, start: Instant) -> Result<Happened> 
         if status.leader_revision <= before.leader_revision {
             return Err("the old leader still answers".to_owned());
         }
-        admin::all_reading(status, &WORKERS)
+        admin::all_reading(status, workers)
     };
     let healed = cluster.admin().wait("a leader", HEALS_WITHIN, led_again).await?;
     if cluster.urls().len() > 1 {
@@ -136,13 +147,13 @@ async fn kill_leader(cluster: &mut Cluster, start: Instant) -> Result<Happened> 
     Ok(Happened { at, what, healed, meaning: "a leader knows that every shard is read" })
 }
 
-async fn drain(cluster: &mut Cluster, start: Instant) -> Result<Happened> {
+async fn drain(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
     let at = start.elapsed();
     let begun = Instant::now();
     let admin = cluster.admin();
-    admin.drain(WORKERS[2], HEALS_WITHIN).await?;
-    let others = [WORKERS[0], WORKERS[1]];
+    admin.drain(workers[2], HEALS_WITHIN).await?;
+    let others = others(workers, 2);
     admin.wait("the others took over", HEALS_WITHIN, |s| admin::all_reading(s, &others)).await?;
-    let what = format!("drain of {}", WORKERS[2]);
+    let what = format!("drain of {}", workers[2]);
     Ok(Happened { at, what, healed: begun.elapsed(), meaning: "its shards are read and written by others" })
 }
