@@ -20,6 +20,7 @@ pub(crate) const STATES: &[&str] = &[
     "unassigned",
     "gated",
     "reading",
+    "writing",
     "retrying",
     "failed",
     "draining",
@@ -204,7 +205,7 @@ fn sink(state: &State, spec: &SinkSpec, dropping: bool, splits: &[v1::SplitStatu
     }
 }
 
-/// Splits per sink, sorted by source, sink and split.
+/// Splits per sink, and the partitions of sinks that are distributed by key, sorted by source, sink and name.
 pub(crate) fn splits(
     term: &Term,
     state: &State,
@@ -222,11 +223,13 @@ pub(crate) fn splits(
         for (split, record) in table {
             let task = TaskId::reads(*id, split.clone());
             let standing = standing(table, &state.memory.observed, (*id, desired), split);
-            let status = split_status(term, state, (spec, &task), record, standing);
+            let status = split_status(term, state, (spec, &task), Some(record), standing);
             if ended || !matches!(status.state.as_str(), "drained") {
                 found.push(status);
             }
         }
+        let partitions = (0..desired.partitions).map(|n| TaskId::writes(*id, n));
+        found.extend(partitions.map(|task| split_status(term, state, (spec, &task), None, None)));
     }
     found.sort_by(|a, b| (&a.source, &a.sink, &a.split).cmp(&(&b.source, &b.sink, &b.split)));
     found
@@ -236,7 +239,7 @@ fn split_status(
     term: &Term,
     state: &State,
     (spec, task): (&SinkSpec, &TaskId),
-    record: &SplitRecord,
+    record: Option<&SplitRecord>,
     standing: Option<Standing>,
 ) -> v1::SplitStatus {
     let observed = &state.memory.observed;
@@ -246,10 +249,8 @@ fn split_status(
         state.reports.get(task).filter(of_run)
     });
     let checkpoint = observed.checkpoints.get(task).map(|stored| &stored.value);
-    let position = checkpoint.map_or_else(
-        || model::Position::Start(record.start.clone()).to_string(),
-        |checkpoint| checkpoint.position.to_string(),
-    );
+    let position = checkpoint.map(|checkpoint| checkpoint.position.clone());
+    let position = position.or_else(|| record.map(|record| model::Position::Start(record.start.clone())));
     let age = checkpoint.map(|checkpoint| clock::wall_ms().saturating_sub(checkpoint.at.0).max(0));
     let mut live = report.cloned().unwrap_or_default();
     if let Some(failure) = failure(state, spec, task) {
@@ -259,6 +260,7 @@ fn split_status(
         Some(waits_for) => waits_for.clone(),
         None => live.waits_for.clone(),
     };
+    let range = record.and_then(|record| record.range);
     v1::SplitStatus {
         source: spec.source_name.clone(),
         sink: spec.name.clone(),
@@ -266,7 +268,7 @@ fn split_status(
         state: condition(term, state, spec, task, standing.as_ref()).to_owned(),
         worker: run.map(|(_, run)| run.worker.clone()).unwrap_or_default(),
         epoch: run.map(|(epoch, _)| epoch.to_string()).unwrap_or_default(),
-        position,
+        position: position.map_or_else(String::new, |position| position.to_string()),
         lag_ms: live.lag_ms,
         records_per_second: live.records_per_second,
         bytes_per_second: live.bytes_per_second,
@@ -274,10 +276,10 @@ fn split_status(
         error: live.error,
         next_retry: live.next_retry,
         waits_for,
-        parents: record.parents.clone(),
+        parents: record.map(|record| record.parents.clone()).unwrap_or_default(),
         checkpoint_age: age.map(|ms| to_wire(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))),
-        hash_first: record.range.map(|range| range.first.to_string()).unwrap_or_default(),
-        hash_last: record.range.map(|range| range.last.to_string()).unwrap_or_default(),
+        hash_first: range.map(|range| range.first.to_string()).unwrap_or_default(),
+        hash_last: range.map(|range| range.last.to_string()).unwrap_or_default(),
         gap: fresh_gap(state, task)
             .map_or_else(String::new, |gap| format!("{} (found at {})", gap.message, gap.at)),
     }
@@ -306,6 +308,7 @@ fn condition(
 ) -> &'static str {
     match doing(term, state, spec, task, standing) {
         "reading" | "drained" if fresh_gap(state, task).is_some() => "gap",
+        "reading" if task.partition().is_some() => "writing",
         word => word,
     }
 }
@@ -357,7 +360,8 @@ fn doing(
                 &term.config.timing,
                 term.clock.now(),
             );
-            let gated = state.memory.desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
+            let writes = assignment.partitions.is_none();
+            let gated = writes && state.memory.desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
             if gated && !gate.is_zero() { "gated" } else { "reading" }
         }
     }

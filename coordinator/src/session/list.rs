@@ -10,7 +10,7 @@ use logic::{
     lineage, mutant,
     plan::{StopOrder, TaskList},
 };
-use model::{ObjectId, SplitId};
+use model::{ObjectId, SplitId, TaskId};
 use proto::v1::{self, coordinator_message::Message};
 
 use super::Sent;
@@ -94,8 +94,38 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
         sinks: sinks.into_iter().map(json).collect(),
         run: run.collect(),
         stop: stop.collect(),
-        partitions: Vec::new(),
+        partitions: sets(memory, list),
     })
+}
+
+/// Who writes the partitions of every sink that a run of the list sends to. A run whose named set is not the one here does not
+/// start: its leader has a newer epoch for it (P16).
+fn sets(memory: &Memory, list: &TaskList) -> Vec<v1::PartitionSet> {
+    let sinks: BTreeSet<ObjectId> =
+        list.run.iter().filter(|run| run.partitions.is_some()).map(|run| run.task.sink).collect();
+    let owner = |sink: ObjectId, n: u32| {
+        let (epoch, run) = memory.observed.assignments.get(&TaskId::writes(sink, n))?;
+        let record = memory.view.workers.get(&run.worker).map(|record| &record.value);
+        // Another process of that worker listens elsewhere.
+        let address = record.filter(|record| record.process == run.process).map(|r| r.address.clone());
+        Some((*epoch, run.process.clone(), address.unwrap_or_default()))
+    };
+    let set = |sink: ObjectId| {
+        let count = memory.desired.sinks.get(&sink)?.partitions;
+        let owners: Vec<_> = (0..count).map(|n| owner(sink, n)).collect::<Option<_>>()?;
+        let newest = owners.iter().map(|(epoch, ..)| *epoch).max()?;
+        let owners = owners.into_iter().map(|(epoch, process, address)| v1::PartitionOwner {
+            epoch: Some(epoch.into()),
+            process,
+            address,
+        });
+        Some(v1::PartitionSet {
+            sink_id: sink.to_string(),
+            newest: Some(newest.into()),
+            owners: owners.collect(),
+        })
+    };
+    sinks.into_iter().filter_map(set).collect()
 }
 
 fn json<T: serde::Serialize>(spec: &T) -> Vec<u8> {

@@ -46,8 +46,9 @@ impl fmt::Debug for SplitId {
     }
 }
 
-/// What a task does for its sink.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+/// What a task does for its sink. Written out it is `creation/split` or `partition/n`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Work {
     /// Reads this split; it also writes what it read, unless the sink is distributed by key.
     Split(SplitId),
@@ -62,6 +63,35 @@ impl fmt::Display for Work {
             Self::Split(split) => fmt::Display::fmt(split, f),
             Self::Partition(n) => write!(f, "partition {n}"),
         }
+    }
+}
+
+impl From<Work> for String {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Split(split) => format!("{split:?}"),
+            Work::Partition(n) => format!("partition/{n}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Work {
+    type Error = ParseIdError;
+    fn try_from(text: String) -> Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
+impl FromStr for Work {
+    type Err = ParseIdError;
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let bad = || ParseIdError(text.to_owned(), "the work of a task");
+        let (kind, name) = text.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(bad)?;
+        if kind == "partition" {
+            return Ok(Self::Partition(name.parse().map_err(|_| bad())?));
+        }
+        let creation = Creation(kind.parse().map_err(|_| bad())?);
+        Ok(Self::Split(SplitId::new(creation, name)))
     }
 }
 
@@ -125,18 +155,8 @@ impl fmt::Debug for TaskId {
 impl FromStr for TaskId {
     type Err = ParseIdError;
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let bad = || ParseIdError(s.to_owned(), "a task id");
-        let mut parts = s.splitn(3, '/');
-        let (sink, second, third) = match (parts.next(), parts.next(), parts.next()) {
-            (Some(a), Some(b), Some(c)) if !c.is_empty() => (a, b, c),
-            _ => return Err(bad()),
-        };
-        let sink = sink.parse()?;
-        if second == "partition" {
-            return Ok(Self::writes(sink, third.parse().map_err(|_| bad())?));
-        }
-        let creation = Creation(second.parse().map_err(|_| bad())?);
-        Ok(Self::reads(sink, SplitId::new(creation, third)))
+        let (sink, work) = s.split_once('/').ok_or_else(|| ParseIdError(s.to_owned(), "a task id"))?;
+        Ok(Self { sink: sink.parse()?, work: work.parse()? })
     }
 }
 
@@ -171,9 +191,9 @@ pub enum Release {
 /// An earlier run of a task whose last request may still land.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Predecessor {
-    /// The partition that it wrote, if that is another task than the one that this is a predecessor of (P22).
+    /// What it did, if it was a run of another task of the sink than the one that this is a predecessor of (P22).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partition: Option<u32>,
+    pub of: Option<Work>,
     /// The worker that ran it.
     pub worker: String,
     /// The process that ran it.
