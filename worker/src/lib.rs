@@ -17,6 +17,7 @@ mod link;
 mod metrics;
 mod objects;
 mod progress;
+mod reading;
 mod runs;
 mod session;
 mod task;

@@ -8,6 +8,7 @@ use model::{ObjectId, SinkSpec, SourceSpec};
 
 use crate::{
     dead_letter,
+    reading::Readings,
     task::{BuiltSink, BuiltSource, Failure},
 };
 
@@ -72,7 +73,7 @@ fn config(error: OptionError) -> Failure {
 fn build_source(registry: &Registry, spec: &SourceSpec) -> Result<Arc<BuiltSource>, OptionError> {
     let source = registry.build_source(spec)?;
     let letters = dead_letter::build(sql::source_dead_letters(registry, spec))?;
-    Ok(Arc::new(BuiltSource { spec: spec.clone(), source, letters }))
+    Ok(Arc::new(BuiltSource { spec: spec.clone(), source, letters, readings: Readings::default() }))
 }
 
 fn build_sink(registry: &Registry, spec: &SinkSpec) -> Result<Arc<BuiltSink>, OptionError> {

@@ -11,7 +11,7 @@ use arrow::{
 use logic::{ack::ChunkId, outbox::Row};
 use model::{Batch, Cursor, Op, Ops, Position, RawRecord, Timestamp};
 
-use crate::budget::Reservation;
+use crate::budget::Portion;
 
 /// What the reader hands to the writer, in the order of the split.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ pub(crate) struct Chunk {
     pub(crate) after: Position,
     /// Records of the source in it.
     pub(crate) records: u64,
-    /// The memory it holds.
-    pub(crate) reservation: Option<Reservation>,
+    /// The memory it holds, perhaps with other sinks.
+    pub(crate) portion: Option<Portion>,
     /// The records themselves, when a refused row must go to the dead letters.
     pub(crate) raw: Vec<RawRecord>,
     /// Records that could not be decoded and must be durable elsewhere before this chunk is done.
@@ -71,7 +71,7 @@ impl Chunk {
             keys: Vec::new(),
             after,
             records: 0,
-            reservation: None,
+            portion: None,
             raw: Vec::new(),
             letters: Vec::new(),
             sink_letters: Vec::new(),
@@ -127,7 +127,7 @@ impl Held {
         while self.first <= id.0 {
             let Some(chunk) = self.chunks.pop_front() else { break };
             caught_up_at = chunk.caught_up_at.or(caught_up_at);
-            drop(chunk.reservation);
+            drop(chunk.portion);
             self.first += 1;
         }
         caught_up_at

@@ -1,14 +1,14 @@
-//! Records to chunks: decoding, the sink's `SELECT … WHERE`, the hashes of keys, and what becomes of records that are not what
-//! they should be (`on_error`). Nothing here waits.
+//! Pieces to chunks: the sink's `SELECT … WHERE`, the hashes of keys, and what becomes of records that are not what they should
+//! be (`on_error`). The rows of a piece were made for all sinks that read it together; all that is here is one sink's own.
+//! Nothing here waits.
 //!
 //! A bad record travels with its chunk: skipped and counted, put into the dead letters before the chunk is acked, or fatal;
 //! then the chunk ends before it, and so does the position (I1).
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use formats::Decoder;
 use logic::outbox::Order;
-use model::{Batch, Cursor, OnError, Ops, Position, RawRecord};
+use model::{Batch, Cursor, OnError, Ops, Position};
 use opentelemetry::KeyValue;
 use sql::Projection;
 
@@ -18,37 +18,19 @@ use super::{
     keys::KeyHasher,
     refusal::sample,
 };
-use crate::budget::Reservation;
-
-/// Rows after which a chunk is handed on: enough to be cheap, few enough to keep everyone busy.
-pub(crate) const CHUNK_ROWS: usize = 2048;
+use crate::{
+    budget::Portion,
+    reading::{Piece, Rows, Wants},
+};
 
 /// Builds chunks out of the records of one split.
 pub(crate) struct Stage {
     job: Arc<Job>,
-    decoder: Box<dyn Decoder>,
+    wants: Wants,
     projection: Option<Projection>,
     hasher: Option<KeyHasher>,
     keep_raw: bool,
     at: Position,
-    /// Values that became NULL, of what was handed on.
-    bad_values: u64,
-    open: Open,
-}
-
-/// The chunk under construction.
-#[derive(Default)]
-struct Open {
-    cursors: Vec<Cursor>,
-    sizes: Vec<u32>,
-    raw: Vec<RawRecord>,
-    letters: Vec<Letter>,
-    records: u64,
-    bytes: u64,
-    /// The last record, if it did not become a row.
-    last_bad: Option<Cursor>,
-    /// One record with values that became NULL is a sample for all of its chunk.
-    tells_of_null: bool,
 }
 
 impl Stage {
@@ -71,18 +53,23 @@ impl Stage {
             }
             None => None,
         };
-        let wanted = projection.as_ref().map(Projection::inputs);
-        let decoder = formats::decoder(source, wanted).map_err(|e| config(e.to_string()))?;
+        let inputs = projection.as_ref().map(|projection| projection.inputs().into());
+        let wants = inputs.map_or(Wants::All, Wants::Some);
+        // Whether there can be one at all.
+        wants.decoder(source).map_err(|e| config(e.to_string()))?;
         Ok(Self {
             job: Arc::clone(job),
-            decoder,
+            wants,
             projection,
             hasher: None,
             keep_raw: job.sink.letters.is_some(),
             at,
-            bad_values: 0,
-            open: Open::default(),
         })
+    }
+
+    /// The columns of the source that it needs.
+    pub(crate) fn wants(&self) -> Wants {
+        self.wants.clone()
     }
 
     /// The position after everything handed on.
@@ -92,90 +79,41 @@ impl Stage {
 
     /// Nothing but this position came after what was handed on.
     pub(crate) fn pass(&mut self, cursor: Cursor) {
-        debug_assert_eq!(self.open.records, 0, "a chunk is handed on before the position moves past it");
         self.at = Position::After(cursor);
     }
 
-    /// True when enough is there for a chunk.
-    pub(crate) fn is_full(&self) -> bool {
-        self.decoder.len() >= CHUNK_ROWS || self.open.letters.len() >= CHUNK_ROWS
-    }
-
-    /// Takes the next record. A failure means that the run must end before it.
-    pub(crate) fn push(&mut self, record: RawRecord) -> Result<(), Failure> {
-        let decoded = self.decoder.decode(&record, &self.job.split);
-        if let Err(malformed) = decoded {
-            self.malformed(&record, malformed.message)?;
-            self.open.records += 1;
-            self.open.bytes += record.size() as u64;
-            self.open.last_bad = Some(record.cursor);
-            return Ok(());
-        }
-        if !self.open.tells_of_null && self.decoder.bad_values() > self.bad_values {
-            self.open.tells_of_null = true;
-            let error = "a value does not fit its column and became NULL";
-            self.job.shown.bad(&record.cursor, error, &record.payload, "null");
-        }
-        self.open.records += 1;
-        self.open.bytes += record.size() as u64;
-        self.open.last_bad = None;
-        let size = record.payload.len() + record.key.len();
-        self.open.sizes.push(u32::try_from(size).unwrap_or(u32::MAX));
-        if self.keep_raw {
-            self.open.cursors.push(record.cursor.clone());
-            self.open.raw.push(record);
-        } else {
-            // Moved, not cloned: a cursor is text, and there is one per record.
-            self.open.cursors.push(record.cursor);
-        }
-        Ok(())
-    }
-
-    fn malformed(&mut self, record: &RawRecord, error: String) -> Result<(), Failure> {
-        let policy = self.job.source.spec.on_error;
-        self.job.count_poison(policy, "malformed");
-        self.job.shown.bad(&record.cursor, &error, &record.payload, policy_name(policy));
-        match policy {
-            OnError::Skip => {
-                self.job.shown.totals.skipped.fetch_add(1, Relaxed);
-                Ok(())
-            }
-            OnError::DeadLetter => {
-                self.open.letters.push(Letter { record: record.clone(), error });
-                Ok(())
-            }
-            OnError::Fail => Err(Failure {
-                error: format!("record {} of split `{}`: {error}", record.cursor, self.job.split),
-                kind: "rejected",
-            }),
-        }
-    }
-
-    /// What was pushed since the last cut, as a chunk, with its part of the reservation. With a failure the chunk, if there
-    /// is one, holds what comes before it.
-    pub(crate) fn cut(&mut self, reservation: &mut Reservation) -> (Option<Chunk>, Option<Failure>) {
-        let mut open = std::mem::take(&mut self.open);
-        let Some(last) = open.last_bad.take().or_else(|| open.cursors.last().cloned()) else {
-            return (None, None);
-        };
-        let rows = self.decoder.finish();
-        let bad_values = self.decoder.bad_values();
-        self.job.count_nulls(bad_values - std::mem::replace(&mut self.bad_values, bad_values));
+    /// The next piece as a chunk. With a failure the chunk, if there is one, holds what comes before it.
+    pub(crate) fn take(
+        &mut self,
+        piece: &Piece,
+        rows: &Rows,
+        portion: Portion,
+    ) -> (Option<Chunk>, Option<Failure>) {
+        let (letters, malformed) = self.malformed(piece, rows);
+        let end = malformed.as_ref().map_or(piece.records.len(), |(index, _)| *index);
+        let malformed = malformed.map(|(_, failure)| failure);
+        let Some(last) = piece.records[..end].last() else { return (None, malformed) };
+        self.nulls(piece, rows, end);
         let mut chunk = Chunk {
-            records: open.records,
-            reservation: Some(reservation.split(open.bytes)),
-            raw: open.raw,
-            letters: open.letters,
-            sizes: open.sizes,
-            ..Chunk::empty(Position::After(last))
+            records: end as u64,
+            portion: Some(portion),
+            raw: if self.keep_raw { piece.records[..end].to_vec() } else { Vec::new() },
+            letters,
+            sizes: rows.sizes.clone(),
+            ..Chunk::empty(Position::After(last.cursor.clone()))
         };
-        if rows.num_rows() == 0 {
-            self.at = chunk.after.clone();
-            return (Some(chunk), None);
+        let mut input = Batch { rows: rows.rows.clone(), ops: Ops::Inserts, cursors: rows.cursors.clone() };
+        if malformed.is_some() {
+            // No record before the first bad one is missing among the rows.
+            input = head(&input, end);
+            chunk.sizes.truncate(end);
         }
-        let input = Batch { rows, ops: Ops::Inserts, cursors: open.cursors };
+        if input.is_empty() {
+            self.at = chunk.after.clone();
+            return (Some(chunk), malformed);
+        }
         let failure = match self.project(input, &mut chunk) {
-            Ok(failure) => failure,
+            Ok(failure) => failure.or(malformed),
             Err(failure) => return (None, Some(failure)),
         };
         if let Err(failure) = self.hash_keys(&mut chunk) {
@@ -186,6 +124,41 @@ impl Stage {
         }
         self.at = chunk.after.clone();
         (Some(chunk), failure)
+    }
+
+    /// What becomes of the records that are no rows; with `fail`, the first of them and why the run ends before it.
+    fn malformed(&self, piece: &Piece, rows: &Rows) -> (Vec<Letter>, Option<(usize, Failure)>) {
+        let policy = self.job.source.spec.on_error;
+        let mut letters = Vec::new();
+        for (index, error) in &rows.malformed {
+            let record = &piece.records[*index];
+            self.job.count_poison(policy, "malformed");
+            self.job.shown.bad(&record.cursor, error, &record.payload, policy_name(policy));
+            match policy {
+                OnError::Skip => {
+                    self.job.shown.totals.skipped.fetch_add(1, Relaxed);
+                }
+                OnError::DeadLetter => {
+                    letters.push(Letter { record: record.clone(), error: error.clone() });
+                }
+                OnError::Fail => {
+                    let error = format!("record {} of split `{}`: {error}", record.cursor, self.job.split);
+                    return (letters, Some((*index, Failure { error, kind: "rejected" })));
+                }
+            }
+        }
+        (letters, None)
+    }
+
+    /// Values that did not fit their column. One record that has one is a sample for all of its piece.
+    fn nulls(&self, piece: &Piece, rows: &Rows, end: usize) {
+        let Some(record) = rows.null_at.filter(|index| *index < end).map(|index| &piece.records[index])
+        else {
+            return;
+        };
+        self.job.count_nulls(rows.nulls);
+        let error = "a value does not fit its column and became NULL";
+        self.job.shown.bad(&record.cursor, error, &record.payload, "null");
     }
 
     /// Puts the projected rows into the chunk. `Ok(Some)`: the chunk ends before a row whose expressions fail.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{chunk::Failure, shown::Shown};
-use crate::{budget::Budget, fence::Fence, metrics::Metrics};
+use crate::{budget::Budget, fence::Fence, metrics::Metrics, reading::Readings};
 
 /// A source as this process has it: shared by all its tasks.
 pub(crate) struct BuiltSource {
@@ -19,6 +19,8 @@ pub(crate) struct BuiltSource {
     pub(crate) source: Arc<dyn Source>,
     /// Where records go that cannot be decoded.
     pub(crate) letters: Option<Arc<BuiltSink>>,
+    /// What its runs read together.
+    pub(crate) readings: Readings,
 }
 
 /// A sink as this process has it: shared by all its tasks.

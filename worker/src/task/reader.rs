@@ -1,8 +1,8 @@
-//! The reading half of a run: reserve memory, read, decode, hand on (I8). It reads before the gate opens; only the writer
-//! waits for that (P10).
+//! The reading half of a run: it takes what is read of its split, alone or together with other runs ([`crate::reading`]), makes
+//! chunks of it and hands them on (I8). It reads before the gate opens; only the writer waits for that (P10).
 //!
 //! ```text
-//! ready (pace) ─▶ reserve (budget) ─▶ a place among the reads ─▶ next ─▶ settle ─▶ decode ─▶ feed
+//! member of a reading ─▶ rows (decoded once for all) ─▶ stage (SELECT … WHERE, on_error) ─▶ feed
 //! ```
 
 use std::{
@@ -10,26 +10,21 @@ use std::{
     time::Duration,
 };
 
-use connector::{Error, ErrorKind, Gap, Polled, SplitReader};
-use model::{Position, RawRecord, Timestamp};
+use connector::Gap;
+use model::{Position, Timestamp};
 use tokio::{sync::mpsc::Sender, time::Instant};
 
 use super::{
     chunk::{Chunk, Failure, Feed},
     decode::Stage,
     job::Job,
-    retry::Retry,
     shown::{Part, Trouble},
 };
 use crate::{
-    budget::{Account, Reservation},
     metrics::labels,
+    reading::{Member, News, Piece, What},
 };
 
-/// What a split may hold between source and destination before it must wait, softly.
-pub(crate) const SPLIT_BYTES: u64 = 4 << 20;
-/// The least that is reserved for an answer.
-const ANSWER_BYTES_MIN: u64 = 64 << 10;
 /// How often a split that is at its present says so.
 const CAUGHT_UP_EVERY: Duration = Duration::from_secs(60);
 /// How far the service's clock and ours may be apart when one is compared with the other.
@@ -38,14 +33,12 @@ const CLOCKS_APART_MS: i64 = 300_000;
 /// Reads one split until it ends, fails or is dropped.
 pub(crate) struct Reader {
     job: Arc<Job>,
-    account: Arc<Account>,
     stage: Stage,
     feed: Sender<Feed>,
-    recent: u64,
     caught_up: Option<Instant>,
     /// The last moment at which everything in the split had been read, by this run or an earlier one.
     present_at: Option<Timestamp>,
-    retry: Retry,
+    troubled: bool,
     labels: [opentelemetry::KeyValue; 2],
 }
 
@@ -54,17 +47,14 @@ struct Closed;
 
 impl Reader {
     pub(crate) fn new(job: &Arc<Job>, stage: Stage, feed: Sender<Feed>) -> Self {
-        let account = Account::new(Arc::clone(&job.commons.budget), SPLIT_BYTES);
         let labels = labels(&job.source.spec.name, &job.sink.spec.name);
         Self {
             job: Arc::clone(job),
-            account,
             stage,
             feed,
-            recent: 0,
             caught_up: None,
             present_at: job.caught_up_at.filter(|_| matches!(job.start, Position::After(_))),
-            retry: Retry::default(),
+            troubled: false,
             labels,
         }
     }
@@ -87,44 +77,43 @@ impl Reader {
         if self.stage.position().is_end() {
             return Ok(());
         }
-        let mut reader = self.open().await.map_err(Some)?;
+        let mut member = self.member();
         let mut owed_since = self.owed_since();
         loop {
-            reader.ready().await;
-            let estimate = ANSWER_BYTES_MIN.max(2 * self.recent).min(2 * SPLIT_BYTES);
-            let reservation = self.account.reserve(estimate).await;
-            let polled = {
-                let _place = self.job.commons.reads.acquire().await;
-                reader.next().await
-            };
-            if let Some(gap) = reader.gap() {
+            let News { what, gap, horizon, lag } = member.next().await;
+            if let Some(gap) = gap {
                 self.gap(gap);
             }
-            if let Some(horizon) = reader.horizon().filter(|_| polled.is_ok()) {
+            if let Some(horizon) = horizon {
                 owed_since.take().into_iter().for_each(|since| self.aged_out(since, horizon));
             }
-            match polled {
-                Ok(Polled::Records { records, lag }) => {
+            match what {
+                What::Records(piece) => {
                     self.worked();
-                    let lag = lag.map(|lag| (lag, reader.now()));
-                    self.records(records, lag, reservation).await?;
+                    self.records(&member, piece).await?;
                 }
-                Ok(Polled::Idle { lag }) => {
-                    drop(reservation);
+                What::Idle { passed } => {
                     self.worked();
-                    self.recent /= 2;
-                    if let Some(cursor) = reader.passed() {
-                        self.stage.pass(cursor);
-                    }
-                    self.at_lag(Some((lag, reader.now()))).await.map_err(|Closed| None)?;
+                    passed.into_iter().for_each(|cursor| self.stage.pass(cursor));
                 }
-                Ok(Polled::End) => return Ok(()),
-                Err(error) => {
-                    drop(reservation);
-                    self.wait_after(&error).await.map_err(Some)?;
-                }
+                What::Trouble(trouble) => self.trouble(trouble),
+                What::End => return Ok(()),
+                What::Failed(failure) => return Err(Some(failure)),
             }
+            self.at_lag(lag).await.map_err(|Closed| None)?;
         }
+    }
+
+    /// Its place among those who read the split.
+    fn member(&self) -> Member {
+        let source = &self.job.source;
+        let registration = source.source.registrar().map(|registrar| registrar.name(&self.job.sink.spec));
+        source.readings.member(
+            &source.source,
+            (self.job.split.clone(), registration),
+            (self.stage.position().clone(), self.stage.wants()),
+            &self.job.commons,
+        )
     }
 
     /// The position was older than what the stream holds. That is no loss if the split was read to its end since: a quiet
@@ -160,76 +149,29 @@ impl Reader {
         }
     }
 
-    async fn open(&mut self) -> Result<Box<dyn SplitReader>, Failure> {
-        loop {
-            let (source, split) = (&self.job.source.source, &self.job.split);
-            let opened = match source.registrar() {
-                None => source.open(split, self.stage.position()).await,
-                Some(registrar) => {
-                    let name = registrar.name(&self.job.sink.spec);
-                    registrar.open(&name, split, self.stage.position()).await
-                }
-            };
-            match opened {
-                Ok(reader) => {
-                    self.worked();
-                    return Ok(reader);
-                }
-                Err(error) => self.wait_after(&error).await?,
-            }
-        }
-    }
-
     fn worked(&mut self) {
-        if self.retry.worked() {
+        if std::mem::take(&mut self.troubled) {
             self.job.shown.trouble(Part::Source, None);
         }
     }
 
-    /// An outage is waited for; only a broken promise ends the run.
-    async fn wait_after(&mut self, error: &Error) -> Result<(), Failure> {
-        let kind = error.kind();
-        if matches!(kind, ErrorKind::Bug | ErrorKind::Fenced | ErrorKind::Rejected) {
-            return Err(Failure { error: error.to_string(), kind: kind.as_str() });
-        }
-        let pause = self.retry.failed(kind);
-        let retry_at = Instant::now() + pause;
-        tracing::debug!(task = %self.job.task, %error, ?pause, "the source makes the reader wait");
-        let trouble = Trouble { error: error.to_string(), kind: kind.as_str(), retry_at };
+    fn trouble(&mut self, trouble: Trouble) {
+        tracing::debug!(task = %self.job.task, error = trouble.error, "the source makes the reader wait");
+        self.troubled = true;
         self.job.shown.trouble(Part::Source, Some(trouble));
-        tokio::time::sleep(pause).await;
-        Ok(())
     }
 
-    async fn records(
-        &mut self,
-        records: Vec<RawRecord>,
-        lag: Option<(Duration, Timestamp)>,
-        mut reservation: Reservation,
-    ) -> Result<(), Option<Failure>> {
-        let bytes: u64 = records.iter().map(|record| record.size() as u64).sum();
-        reservation.settle(bytes);
-        self.recent = bytes;
-        let count = records.len() as u64;
+    async fn records(&mut self, member: &Member, piece: Arc<Piece>) -> Result<(), Option<Failure>> {
+        let count = piece.records.len() as u64;
         self.job.shown.totals.read.fetch_add(count, Relaxed);
-        self.job.shown.totals.read_bytes.fetch_add(bytes, Relaxed);
+        self.job.shown.totals.read_bytes.fetch_add(piece.bytes, Relaxed);
         self.job.commons.metrics.records_read.add(count, &self.labels);
-        self.job.commons.metrics.bytes_read.add(bytes, &self.labels);
-        for record in records {
-            if let Err(failure) = self.stage.push(record) {
-                self.cut(&mut reservation).await?;
-                return Err(Some(failure));
-            }
-            if self.stage.is_full() {
-                self.cut(&mut reservation).await?;
-            }
-        }
-        self.cut(&mut reservation).await?;
-        self.at_lag(lag).await.map_err(|Closed| None)
-    }
-
-    async fn cut(&mut self, reservation: &mut Reservation) -> Result<(), Option<Failure>> {
-        let (chunk, failure) = self.stage.cut(reservation);
+        self.job.commons.metrics.bytes_read.add(piece.bytes, &self.labels);
+        let portion = member.portion(&piece);
+        let rows = member.rows(&piece, &self.job.source.spec).await;
+        let rows = rows.map_err(|error| Failure { error: error.to_string(), kind: "bug" })?;
+        let (chunk, failure) = self.stage.take(&piece, &rows, portion);
+        drop((piece, rows));
         if let Some(chunk) = chunk {
             self.send(chunk).await.map_err(|Closed| None)?;
         }

@@ -363,6 +363,7 @@ impl Bench {
             spec: self.source_spec.clone(),
             source: Arc::new(SharedSource(Arc::clone(&self.source))),
             letters,
+            readings: crate::reading::Readings::default(),
         };
         let start = self.start.clone();
         let shown = Shown::new(start.clone(), Arc::new(Notify::new()));

@@ -1,0 +1,148 @@
+//! One member's turn to read on for all members of a reading (I8: memory before the read).
+//!
+//! ```text
+//! (open) ─▶ ready (pace) ─▶ reserve (budget) ─▶ a place among the reads ─▶ next ─▶ settle ─▶ into the window
+//! ```
+//!
+//! Cancel safe up to the answer, and between the answer and the window nothing waits.
+
+use std::{iter::once, sync::Arc};
+
+use connector::{Error, ErrorKind, Polled, Result, SplitReader};
+use model::{Position, RawRecord};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Board, Member, News, Piece, SPLIT_BYTES, What};
+use crate::{
+    budget::Reservation,
+    task::{Failure, Retry, Trouble},
+};
+
+/// Records after which a piece ends: enough to be cheap, few enough to keep everyone busy.
+const PIECE_RECORDS: usize = 2048;
+/// Bytes after which it does: they are free again when all of the piece is acked.
+const PIECE_BYTES: u64 = 1 << 20;
+/// The least that is reserved for an answer.
+const ANSWER_BYTES_MIN: u64 = 64 << 10;
+
+/// What is needed to read on.
+pub(super) struct Turn {
+    from: Position,
+    reader: Option<Box<dyn SplitReader>>,
+    /// Bytes of the last answer.
+    recent: u64,
+    retry: Retry,
+    not_before: Option<Instant>,
+}
+
+impl Turn {
+    pub(super) fn new(from: Position) -> Self {
+        Self { from, reader: None, recent: 0, retry: Retry::default(), not_before: None }
+    }
+
+    /// Reads once. Returns with nothing if the member need not read.
+    pub(super) async fn read_on(&mut self, member: &Member, reading: u64) {
+        if let Some(at) = self.not_before {
+            sleep_until(at).await;
+            self.not_before = None;
+        }
+        let board = &member.board;
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => match open(board, &self.from).await {
+                Ok(reader) => self.reader.insert(reader),
+                Err(error) => return member.append(reading, once(self.failed(&error))),
+            },
+        };
+        reader.ready().await;
+        // The pace may have made it wait for long.
+        member.leave_behind(reading);
+        if member.spared(reading) {
+            return;
+        }
+        let estimate = ANSWER_BYTES_MIN.max(2 * self.recent).min(2 * SPLIT_BYTES);
+        let reservation = board.commons.budget.reserve(estimate).await;
+        let polled = {
+            let _place = board.commons.reads.acquire().await;
+            reader.next().await
+        };
+        self.brought(polled, reservation, |news| member.append(reading, news));
+    }
+
+    fn brought(&mut self, polled: Result<Polled>, reservation: Reservation, append: impl FnOnce(Vec<News>)) {
+        let Some(reader) = &mut self.reader else { return };
+        let (gap, horizon, now) = (reader.gap(), reader.horizon(), reader.now());
+        let lag = match &polled {
+            Ok(Polled::Records { lag, .. }) => *lag,
+            Ok(Polled::Idle { lag }) => Some(*lag),
+            _ => None,
+        };
+        let passed = if matches!(polled, Ok(Polled::Idle { .. })) { reader.passed() } else { None };
+        let whats = match polled {
+            Ok(Polled::Records { records, .. }) => {
+                let pieces = self.pieces(records, reservation);
+                pieces.into_iter().map(What::Records).collect()
+            }
+            Ok(Polled::Idle { .. }) => {
+                self.recent /= 2;
+                vec![What::Idle { passed }]
+            }
+            Ok(Polled::End) => vec![What::End],
+            Err(error) => {
+                let news = self.failed(&error);
+                return append(vec![News { gap, ..news }]);
+            }
+        };
+        self.retry.worked();
+        let last = whats.len().saturating_sub(1);
+        let mut gap = gap;
+        let news = whats.into_iter().enumerate().map(|(index, what)| News {
+            what,
+            gap: gap.take(),
+            horizon,
+            lag: lag.filter(|_| index == last).map(|lag| (lag, now)),
+        });
+        append(news.collect());
+    }
+
+    fn pieces(&mut self, records: Vec<RawRecord>, mut reservation: Reservation) -> Vec<Arc<Piece>> {
+        self.recent = records.iter().map(|record| record.size() as u64).sum();
+        reservation.settle(self.recent);
+        let mut pieces = Vec::new();
+        let (mut open, mut bytes) = (Vec::new(), 0);
+        let mut records = records.into_iter().peekable();
+        while let Some(record) = records.next() {
+            bytes += record.size() as u64;
+            open.push(record);
+            if open.len() >= PIECE_RECORDS || bytes >= PIECE_BYTES || records.peek().is_none() {
+                let part = Arc::new(reservation.split(bytes));
+                pieces.push(Piece::new(std::mem::take(&mut open), std::mem::take(&mut bytes), part));
+            }
+        }
+        pieces
+    }
+
+    /// An outage is waited for; only a broken promise is final.
+    fn failed(&mut self, error: &Error) -> News {
+        let kind = error.kind();
+        let (kind_name, text) = (kind.as_str(), error.to_string());
+        let what = if matches!(kind, ErrorKind::Bug | ErrorKind::Fenced | ErrorKind::Rejected) {
+            What::Failed(Failure { error: text, kind: kind_name })
+        } else {
+            let pause = self.retry.failed(kind);
+            let retry_at = Instant::now() + pause;
+            self.not_before = Some(retry_at);
+            tracing::debug!(%error, ?pause, "the source makes the reader wait");
+            What::Trouble(Trouble { error: text, kind: kind_name, retry_at })
+        };
+        News { what, gap: None, horizon: None, lag: None }
+    }
+}
+
+async fn open(board: &Board, from: &Position) -> Result<Box<dyn SplitReader>> {
+    let (split, registration) = &board.key;
+    match (registration, board.source.registrar()) {
+        (Some(name), Some(registrar)) => registrar.open(name, split, from).await,
+        _ => board.source.open(split, from).await,
+    }
+}
