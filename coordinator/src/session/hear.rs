@@ -1,6 +1,9 @@
 //! What a worker says, and what the term makes of it.
 
+use std::time::Duration;
+
 use logic::{
+    assign::cost::Sample,
     checkpoint::{Moved, Verdict},
     gate::{Failure, Released},
     mutant,
@@ -348,8 +351,13 @@ impl Term {
             state.keep_bad(&task, record);
         }
         let failed = (report.state() == v1::RunState::Failed).then(|| report.error.clone());
-        let seen = RunReport { epoch, failed, bytes_per_second: report.bytes_per_second };
-        let before = state.memory.observed.reports.insert(task.clone(), seen.clone());
+        let sample = Sample {
+            bytes_per_second: report.bytes_per_second,
+            records_per_second: report.records_per_second,
+            lag: Duration::from_millis(report.lag_ms.unwrap_or(0)),
+        };
+        let seen = RunReport { epoch, failed, sample };
+        let before = state.memory.observed.reported(task.clone(), seen.clone(), self.clock.now());
         if before.is_none_or(|before| before.failed.is_some() != seen.failed.is_some()) {
             if let Some(error) = &seen.failed {
                 let task = task.to_string();

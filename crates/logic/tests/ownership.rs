@@ -2,11 +2,12 @@
 
 mod world;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use model::{Assignment, Epoch, Position, Predecessor, Release};
+use model::{Assignment, Epoch, Position, Predecessor, Release, TaskId};
 use shardwright_logic::{
     Timing,
+    assign::cost::Sample,
     checkpoint::{Moved, Verdict},
     gate::{Failure, Heard, Process, Released, RunEnd, gate},
     plan::{Action, RunReport, StopReason, list},
@@ -26,6 +27,7 @@ fn process(worker: &str, instance: &str, joined: u64, heard: u64) -> Process {
         worker: worker.into(),
         instance: instance.into(),
         capacity: 1,
+        zone: String::new(),
         joined_at: seconds(joined),
         heard_at: seconds(heard),
         draining: false,
@@ -34,7 +36,7 @@ fn process(worker: &str, instance: &str, joined: u64, heard: u64) -> Process {
 
 fn before(process: &str, instance: &str, revision: u64, release: Release) -> Predecessor {
     let (worker, process, instance) = ("w0".into(), process.into(), instance.into());
-    Predecessor { partition: None, worker, process, instance, epoch: epoch(revision), release }
+    Predecessor { of: None, worker, process, instance, epoch: epoch(revision), release }
 }
 
 fn heard() -> Heard {
@@ -342,18 +344,50 @@ fn the_balancer_waits_for_a_lost_worker_and_then_gives_its_tasks_back() {
 }
 
 #[test]
-fn a_new_worker_gets_its_share_one_task_at_a_time() {
-    let mut world = World::new(8, 1, 1);
+fn a_new_worker_gets_its_share_at_once_a_few_tasks_at_a_time() {
+    let mut world = World::new(24, 1, 1);
     world.ticks(40);
     world.start_worker("w1", true);
-    for n in 1..=4 {
-        world.ticks(1);
-        assert_eq!(world.moves, n, "after {:?}", world.now);
-        world.ticks(9);
-    }
+    world.ticks(1);
+    assert_eq!(world.moves, 4, "no more are on their way at a time");
+    world.ticks(20);
     world.is_even();
+    assert_eq!(world.moves, 12);
     world.ticks(100);
-    assert_eq!(world.moves, 4);
+    assert_eq!(world.moves, 12);
+}
+
+/// Each in turn is stopped in order and started again, well within the grace: a task goes away once and comes back once.
+#[test]
+fn a_rolling_restart_moves_the_tasks_of_the_restarted_worker_only() {
+    let mut world = World::new(12, 2, 4);
+    world.ticks(40);
+    let owners = |world: &World| -> BTreeMap<TaskId, String> {
+        world.observed.assignments.iter().map(|(t, (_, run))| (t.clone(), run.worker.clone())).collect()
+    };
+    let before = owners(&world);
+    for name in ["w0", "w1", "w2", "w3"] {
+        let at_start = owners(&world);
+        let epochs = world.observed.assignments.clone();
+        let assigned = world.assigned;
+        world.workers.get_mut(name).unwrap().draining = true;
+        world.ticks(4);
+        world.kill(name);
+        world.ticks(3);
+        let away = world.assigned - assigned;
+        assert_eq!(away, 6, "its tasks went, and no others");
+        world.start_worker(name, true);
+        world.ticks(12);
+        assert_eq!(world.assigned - assigned, 12, "they came back, each once");
+        assert_eq!(owners(&world), at_start, "after {name}");
+        for (task, (epoch, run)) in &epochs {
+            let now = world.observed.assignments[task].0;
+            assert_eq!(now == *epoch, run.worker != name, "{task} of {} while {name} restarts", run.worker);
+        }
+    }
+    assert_eq!(owners(&world), before);
+    world.ticks(200);
+    assert_eq!(owners(&world), before);
 }
 
 #[test]
@@ -414,10 +448,14 @@ fn hot_splits_are_exchanged_for_quiet_ones() {
     };
     let (hot, quiet) = (of(&world, "w0"), of(&world, "w1"));
     for _ in 0..60 {
+        let mut heard = Vec::new();
         for (t, (epoch, _)) in &world.observed.assignments {
             let bytes_per_second = if hot.contains(t) { 3e6 } else { 1e3 };
-            let report = RunReport { epoch: *epoch, failed: None, bytes_per_second };
-            world.observed.reports.insert(t.clone(), report);
+            let sample = Sample { bytes_per_second, ..Sample::default() };
+            heard.push((t.clone(), RunReport { epoch: *epoch, failed: None, sample }));
+        }
+        for (t, report) in heard {
+            world.observed.reported(t, report, world.now);
         }
         world.ticks(1);
     }

@@ -21,6 +21,7 @@ mod apply;
 mod catalog;
 mod lanes;
 mod list;
+mod partition;
 mod task;
 mod words;
 
@@ -33,8 +34,17 @@ use std::{
 use model::{Assignment, Checkpoint, Epoch, ObjectId, SplitId, TaskId, Timestamp};
 
 pub use list::{RunOrder, StopOrder, TaskList, list};
+pub use task::{Rebalance, rebalance};
 
-use crate::{Timing, assign::History, gate::Heard, lineage::Table};
+use crate::{
+    Timing,
+    assign::{
+        History,
+        cost::{Load, Sample},
+    },
+    gate::Heard,
+    lineage::Table,
+};
 
 /// What users asked for.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +81,8 @@ pub struct DesiredSink {
     pub paused: bool,
     /// `DROP SINK` was durable.
     pub dropping: bool,
+    /// How many partitions it has: 0 unless it is distributed by key.
+    pub partitions: u32,
     /// False for sinks that claim `fenced` and for `takeover = 'fast'`: their new owners have no gate (P10).
     pub gated: bool,
     /// Of its spec: splits gone before it count as ended.
@@ -111,6 +123,8 @@ pub struct Observed {
     pub stopping: BTreeMap<(TaskId, Epoch), Stopping>,
     /// The newest report of each run.
     pub reports: BTreeMap<TaskId, RunReport>,
+    /// The smoothed load of each task, over all its runs.
+    pub loads: BTreeMap<TaskId, Load>,
     /// What the balancer did lately.
     pub history: History,
     /// The leader's wall clock, for tombstones.
@@ -135,21 +149,25 @@ pub struct RunReport {
     pub epoch: Epoch,
     /// It stands still until a human acts: the error in one line.
     pub failed: Option<String>,
-    /// How much it reads, for the balancer.
-    pub bytes_per_second: f64,
+    /// How much it does, for the balancer.
+    pub sample: Sample,
 }
 
 /// Why a run is stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopReason {
-    /// Another worker shall have it: evenness.
+    /// Another worker shall have it: evenness of counts.
     Move,
+    /// Another worker shall have it: evenness of loads.
+    Load,
     /// Its worker is being emptied.
     Drain,
     /// Its sink is paused.
     Pause,
     /// Its spec changed: a new epoch follows.
     Change,
+    /// A partition that it sends to has a new epoch, and so gets it (P16).
+    Partitions,
     /// Its sink is being dropped.
     Drop,
     /// Its split is gone, or it must not run yet.
@@ -162,9 +180,11 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Move => "move",
+            Self::Load => "load",
             Self::Drain => "drain",
             Self::Pause => "pause",
             Self::Change => "change",
+            Self::Partitions => "partitions",
             Self::Drop => "drop",
             Self::Lineage => "lineage",
             Self::Fence => "fence",

@@ -1,19 +1,26 @@
 //! What to do about each task: whether it shall run (the wish), whether it does (the run), and what makes them agree.
 
+mod even;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use model::{Assignment, Epoch, ObjectId, Position, Release, SplitId, StartFrom, TaskId};
+use model::{Assignment, Epoch, ObjectId, Position, Release, SplitId, StartFrom, TaskId, Work};
 
 use super::{
-    Action, Assign, Desired, DesiredSink, Observed, Plan, Stop, StopReason, lanes::Lanes, words::seconds,
+    Action, Assign, Desired, DesiredSink, Observed, Plan, Stop, StopReason,
+    lanes::Lanes,
+    partition::{Set, barrier, inherited, sets},
+    words::seconds,
 };
+pub use even::{Rebalance, rebalance};
+
 use crate::{
     Timing,
-    assign::{Rules, Seats, balance, exchange, place},
-    gate::{Failure, Process, RunEnd, gate, predecessor},
+    assign::Transit,
+    gate::{Failure, RunEnd, gate, predecessor},
     lineage::{Standing, standing},
     mutant,
 };
@@ -56,12 +63,25 @@ pub(super) struct Round<'a> {
     running: BTreeMap<TaskId, String>,
     /// Of those, the ones that got their worker in this round.
     fresh: BTreeSet<TaskId>,
-    /// Tasks that were asked to stop and shall run again.
-    in_transit: usize,
+    /// Tasks that have no run for a moment and shall have one again, by where they are expected.
+    transit: Transit,
+    /// Of those, the ones that were asked to stop.
+    on_the_way: usize,
+    /// Of the sinks that are distributed by key.
+    sets: BTreeMap<ObjectId, Set>,
 }
 
 /// Decides about every task.
 pub(super) fn tasks(desired: &Desired, observed: &Observed, timing: &Timing, now: Duration) -> Plan {
+    let mut round = looked(desired, observed, timing, now);
+    let seats = round.seats();
+    round.fill(&seats);
+    round.even_out(&seats);
+    round.plan
+}
+
+/// Every task looked at by itself; who gets what is still open.
+fn looked<'a>(desired: &'a Desired, observed: &'a Observed, timing: &'a Timing, now: Duration) -> Round<'a> {
     let mut round = Round {
         desired,
         observed,
@@ -71,15 +91,14 @@ pub(super) fn tasks(desired: &Desired, observed: &Observed, timing: &Timing, now
         vacant: BTreeMap::new(),
         running: BTreeMap::new(),
         fresh: BTreeSet::new(),
-        in_transit: 0,
+        transit: Transit::default(),
+        on_the_way: 0,
+        sets: sets(desired, observed, timing, now),
     };
     for (task, wish) in wishes(desired, observed) {
         round.look(task, wish);
     }
-    let seats = round.seats();
-    round.fill(&seats);
-    round.even_out(&seats);
-    round.plan
+    round
 }
 
 /// Every task that shall exist or does, with the wish for it.
@@ -90,17 +109,39 @@ fn wishes(desired: &Desired, observed: &Observed) -> BTreeMap<TaskId, Wish> {
             let task = TaskId::reads(*id, split.clone());
             wishes.insert(task, wish(desired, observed, (*id, sink), split));
         }
+        for n in 0..sink.partitions {
+            wishes.insert(TaskId::writes(*id, n), writing(desired, sink));
+        }
     }
     for task in observed.assignments.keys().filter(|task| !desired.sinks.contains_key(&task.sink)) {
         wishes.insert(task.clone(), Wish::Not(StopReason::Drop, "its sink is not in the catalog".to_owned()));
     }
     for task in observed.assignments.keys() {
         if let Some(sink) = desired.sinks.get(&task.sink).filter(|_| !wishes.contains_key(task)) {
-            let Some(split) = task.split() else { continue };
-            wishes.insert(task.clone(), wish(desired, observed, (task.sink, sink), split));
+            let wish = match &task.work {
+                Work::Split(split) => wish(desired, observed, (task.sink, sink), split),
+                Work::Partition(n) => {
+                    let why = format!("sink {} has no partition {n} any more", sink.name);
+                    Wish::Not(StopReason::Change, why)
+                }
+            };
+            wishes.insert(task.clone(), wish);
         }
     }
     wishes
+}
+
+/// Whether the partitions of a sink shall run.
+fn writing(desired: &Desired, sink: &DesiredSink) -> Wish {
+    let dropping = sink.dropping || desired.sources.get(&sink.source).is_none_or(|source| source.dropping);
+    if dropping {
+        Wish::Not(StopReason::Drop, format!("sink {} is being dropped", sink.name))
+    } else if sink.paused {
+        Wish::Not(StopReason::Pause, format!("sink {} is paused", sink.name))
+    } else {
+        // A partition has no position of its own: those who feed it have.
+        Wish::Run { start: Position::Start(StartFrom::Horizon) }
+    }
 }
 
 fn wish(
@@ -141,7 +182,7 @@ impl<'a> Round<'a> {
         let Some((epoch, run)) = observed.assignments.get(&task) else {
             match wish {
                 Wish::Run { start } => {
-                    self.vacant.insert(task, Vacancy { start, old: None, release: Release::Drained });
+                    self.vacate(task, Vacancy { start, old: None, release: Release::Drained });
                 }
                 Wish::Not(_, why) => self.waits(task, why),
                 Wish::Ended | Wish::Unknown => {}
@@ -165,6 +206,19 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// A task that needs an owner; one that may not have one yet waits (P17, P22).
+    fn vacate(&mut self, task: TaskId, vacancy: Vacancy<'a>) {
+        let set = self.sets.get(&task.sink).filter(|_| task.split().is_some());
+        let lacks = set.and_then(|set| set.lacks.clone());
+        match lacks.or_else(|| barrier(self.desired, self.observed, &task, (self.timing, self.now))) {
+            Some(why) => {
+                self.expected(&task, vacancy.old.map(|(_, run)| run));
+                self.waits(task, why);
+            }
+            None => drop(self.vacant.insert(task, vacancy)),
+        }
+    }
+
     fn waits(&mut self, task: TaskId, why: String) {
         self.plan.waiting.insert(task, why);
     }
@@ -172,7 +226,9 @@ impl<'a> Round<'a> {
     /// A run that goes on: is there a reason to stop it?
     fn alive(&mut self, task: TaskId, (epoch, run): (Epoch, &'a Assignment), wish: &Wish) {
         if let Some(order) = self.observed.stopping.get(&(task.clone(), epoch)) {
-            self.in_transit += usize::from(matches!(wish, Wish::Run { .. }));
+            if matches!(wish, Wish::Run { .. }) {
+                self.departs(&task, run, order.reason);
+            }
             let overdue = order.at + order.deadline + self.timing.fence_after <= self.now;
             if overdue && !order.deadline.is_zero() {
                 self.stop(&task, (epoch, run), StopReason::Fence);
@@ -190,8 +246,11 @@ impl<'a> Round<'a> {
             _ if draining => Some(StopReason::Drain),
             _ => None,
         };
+        let reason = reason.or_else(|| self.sends_elsewhere(&task, run).then_some(StopReason::Partitions));
         if let Some(reason) = reason {
-            self.in_transit += usize::from(matches!(wish, Wish::Run { .. }));
+            if matches!(wish, Wish::Run { .. }) {
+                self.departs(&task, run, reason);
+            }
             self.stop(&task, (epoch, run), reason);
             let why = format!("worker {} is draining this task ({reason})", run.worker);
             self.waits(task, why);
@@ -209,20 +268,28 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// P16: the set of partitions that the run sends to is not the current one any more.
+    fn sends_elsewhere(&self, task: &TaskId, run: &Assignment) -> bool {
+        let set = self.sets.get(&task.sink).filter(|_| task.split().is_some());
+        set.is_some_and(|set| run.partitions != set.newest)
+    }
+
     fn gate(&self, task: &TaskId, run: &Assignment) -> Duration {
-        let gated = self.desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
+        let gated =
+            run.partitions.is_none() && self.desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
         let heard = &self.observed.heard;
         if gated { gate(task, &run.predecessors, heard, self.timing, self.now) } else { Duration::ZERO }
     }
 
     fn stop(&mut self, task: &TaskId, (epoch, run): (Epoch, &Assignment), reason: StopReason) {
-        let fence = reason == StopReason::Fence;
+        // A run whose partitions have moved on has nothing that could still be acked.
+        let at_once = matches!(reason, StopReason::Fence | StopReason::Partitions);
         self.plan.actions.push(Action::Stop(Stop {
             task: task.clone(),
             epoch,
             worker: run.worker.clone(),
             process: run.process.clone(),
-            deadline: if fence { Duration::ZERO } else { self.timing.handoff_deadline },
+            deadline: if at_once { Duration::ZERO } else { self.timing.handoff_deadline },
             reason,
             to: None,
         }));
@@ -233,10 +300,11 @@ impl<'a> Round<'a> {
         match wish {
             Wish::Run { start } => {
                 if let Some((failure, left)) = self.backing_off(&task, epoch, run) {
+                    self.expected(&task, Some(run));
                     self.waits(task, format!("failed: {}; next try in {}", failure.message, seconds(left)));
                     return;
                 }
-                self.vacant.insert(task, Vacancy { start, old: Some((epoch, run)), release });
+                self.vacate(task, Vacancy { start, old: Some((epoch, run)), release });
             }
             Wish::Not(reason, why) => {
                 // P9: the key is the memory of what may still land; a dropped sink has no successor that would care.
@@ -277,42 +345,6 @@ impl<'a> Round<'a> {
         (!left.is_zero()).then_some((failure, left))
     }
 
-    /// Workers that take tasks.
-    fn seats(&self) -> Seats {
-        self.observed
-            .heard
-            .live(self.timing, self.now)
-            .filter(|(_, p)| !p.draining && p.capacity > 0)
-            .map(|(_, p)| (p.worker.clone(), p.capacity))
-            .collect()
-    }
-
-    /// Finds an owner for every vacancy.
-    fn fill(&mut self, seats: &Seats) {
-        let home = |task: &TaskId, vacancy: &Vacancy| {
-            let history = &self.observed.history;
-            let seated = |worker: &&str| seats.contains_key(*worker);
-            let before = || vacancy.old.map(|(_, run)| run.worker.as_str()).filter(seated);
-            let home = history.target(task).filter(seated).or_else(before).or_else(|| history.home(task));
-            home.map(str::to_owned)
-        };
-        let homeless =
-            self.vacant.iter().map(|(task, vacancy)| (task.clone(), home(task, vacancy))).collect();
-        let mut placed = place(&homeless, &self.running, seats);
-        let mut lanes = Lanes::of(self.observed);
-        for (task, vacancy) in std::mem::take(&mut self.vacant) {
-            let Some(worker) = placed.remove(&task) else {
-                let nobody = self.observed.heard.live(self.timing, self.now).next().is_none();
-                let why = if nobody { "no live worker" } else { "every live worker is draining" };
-                self.waits(task, why.to_owned());
-                continue;
-            };
-            self.assign(&task, vacancy, &worker, &mut lanes);
-            self.running.insert(task.clone(), worker);
-            self.fresh.insert(task);
-        }
-    }
-
     fn assign(&mut self, task: &TaskId, vacancy: Vacancy, worker: &str, lanes: &mut Lanes) {
         let heard = &self.observed.heard;
         let Some((process, seat)) = heard.current(worker) else { return };
@@ -322,8 +354,12 @@ impl<'a> Round<'a> {
             let chain = run.predecessors.iter().filter(|_| !mutant::on("first_owner_forgotten"));
             let chain = chain.cloned().map(|old| heard.as_heard(task, old));
             predecessors.extend(chain.chain([predecessor(epoch, run, vacancy.release)]));
-            predecessors.retain(|old| heard.moment(task, old, self.timing) > self.now);
         }
+        let before = vacancy.old.map(|(_, run)| run.spec_revision);
+        predecessors.extend(inherited(self.desired, self.observed, task, before, (self.timing, self.now)));
+        predecessors.retain(|old| heard.moment(task, old, self.timing) > self.now);
+        let mut seen = BTreeSet::new();
+        predecessors.retain(|old| seen.insert((old.of.clone(), old.epoch)));
         let checkpoint = self.observed.checkpoints.get(task);
         let start = match vacancy.old {
             Some(_) if mutant::on("latest_evaluated_again") => {
@@ -339,7 +375,11 @@ impl<'a> Round<'a> {
             lane: lanes.take(worker, task),
             start: checkpoint.map_or(start, |stored| stored.value.position.clone()),
             predecessors,
-            partitions: None,
+            partitions: self
+                .sets
+                .get(&task.sink)
+                .filter(|_| task.split().is_some())
+                .and_then(|set| set.newest),
         };
         self.plan.actions.push(Action::Assign(Box::new(Assign {
             task: task.clone(),
@@ -347,53 +387,5 @@ impl<'a> Round<'a> {
             replaces: vacancy.old.map(|(epoch, _)| epoch),
             checkpoint: checkpoint.map(|stored| stored.revision),
         })));
-    }
-
-    /// Moves running tasks for evenness, when nobody is expected back.
-    fn even_out(&mut self, seats: &Seats) {
-        if self.someone_may_return() || !self.plan.silent.is_empty() {
-            return;
-        }
-        let rules = Rules { history: &self.observed.history, fixed: &self.fresh, now: self.now };
-        let mut moves: Vec<(TaskId, Option<String>)> = balance(&self.running, self.in_transit, seats, &rules)
-            .into_iter()
-            .map(|task| (task, None))
-            .collect();
-        // Loads are looked at when counts are even, and one exchange at a time.
-        let calm = moves.is_empty() && self.in_transit == 0 && self.fresh.is_empty();
-        if calm && rules.history.allowance(self.running.len(), self.now) > 0 {
-            let exchanged = exchange(&self.running, seats, &self.loads(), &rules);
-            moves.extend(exchanged.into_iter().map(|(task, to)| (task, Some(to))));
-        }
-        for (task, target) in moves {
-            let Some((epoch, run)) = self.observed.assignments.get(&task) else { continue };
-            self.stop(&task, (*epoch, run), StopReason::Move);
-            if let Some(Action::Stop(stop)) = self.plan.actions.last_mut() {
-                stop.to = target;
-            }
-        }
-    }
-
-    /// What each run reads a second, as it reported.
-    fn loads(&self) -> BTreeMap<&'a TaskId, f64> {
-        let current =
-            |task: &TaskId, epoch| self.observed.assignments.get(task).is_some_and(|(e, _)| *e == epoch);
-        let reports = self.observed.reports.iter().filter(|(task, report)| current(task, report.epoch));
-        reports.map(|(task, report)| (task, report.bytes_per_second)).collect()
-    }
-
-    /// The rejoin grace: a worker was lost or left lately, or this leader has not had the time to hear everybody. Only the
-    /// balancer waits for it.
-    fn someone_may_return(&self) -> bool {
-        let Timing { session_timeout, rejoin_grace, .. } = *self.timing;
-        let heard = &self.observed.heard;
-        let live: BTreeSet<&str> =
-            heard.live(self.timing, self.now).map(|(_, p)| p.worker.as_str()).collect();
-        let lost = |p: &Process| p.heard_at + session_timeout + rejoin_grace > self.now;
-        let mut away = heard.processes.values().filter(|p| lost(p)).map(|p| p.worker.as_str());
-        let mut left = self.observed.history.left_within(rejoin_grace, self.now);
-        heard.elected_at + session_timeout > self.now
-            || away.any(|worker| !live.contains(worker))
-            || left.any(|worker| !live.contains(worker))
     }
 }

@@ -19,7 +19,7 @@ use shardwright_logic::{
     gate::{Failure, Process, Released},
     invariant::{World as Look, check},
     lineage::{First, Remembered, bury, merge},
-    plan::{Action, Assign, Desired, DesiredSink, DesiredSource, Observed, Plan, list, plan},
+    plan::{Action, Assign, Desired, DesiredSink, DesiredSource, Observed, Plan, StopReason, list, plan},
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -492,7 +492,7 @@ impl World {
                 }
                 Action::Stop(stop) => {
                     assert_eq!(self.observed.assignments[&stop.task].0, stop.epoch);
-                    self.moves += u64::from(stop.reason == shardwright_logic::plan::StopReason::Move);
+                    self.moves += u64::from(matches!(stop.reason, StopReason::Move | StopReason::Load));
                 }
                 Action::Unassign { task, epoch, .. } => {
                     assert_eq!(self.observed.assignments[task].0, *epoch);
