@@ -1,13 +1,13 @@
 //! Compiles the wire. The protobuf compiler is a library (protox), so no `protoc` is asked for here.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["shardwright/v1/session.proto", "shardwright/v1/admin.proto"];
+    let files = ["shardwright/v1/session.proto", "shardwright/v1/exchange.proto", "shardwright/v1/admin.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".shardwright.v1.Part").compile_fds(descriptors)?;
     Ok(())
 }

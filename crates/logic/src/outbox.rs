@@ -19,6 +19,7 @@
 //!     └── again, in order ────┘
 //! ```
 
+mod given_up;
 mod halves;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -118,6 +119,8 @@ struct Pending {
     half: Half,
     /// Since when it waits for company; `None` once it was sent.
     since: Option<Duration>,
+    /// It was given up while it was under way: it is not sent again.
+    given_up: bool,
 }
 
 /// Rows newer than `upto` wait until `until`.
@@ -209,7 +212,7 @@ impl Outbox {
         self.pending_bytes += u64::from(row.bytes);
         self.stalled = false;
         self.news = (self.news.0 + 1, self.news.1 + u64::from(row.bytes));
-        self.pending.push_back(Pending { seq, row, half: 0, since: Some(now) });
+        self.pending.push_back(Pending { seq, row, half: 0, since: Some(now), given_up: false });
     }
 
     /// Nothing more is coming: rows no longer wait for company.
@@ -401,6 +404,8 @@ impl Outbox {
             Outcome::Refused if rows.len() == 1 => {
                 Resolved { refused: rows.iter().map(|p| p.row).collect(), ..Resolved::default() }
             }
+            // Whom it meant is not known, and halves of what is left would not tell.
+            Outcome::Refused if rows.iter().any(|pending| pending.given_up) => self.again(rows),
             Outcome::Refused => return self.halve(rows),
         };
         if half != 0 {
@@ -467,7 +472,8 @@ impl Outbox {
     }
 
     /// Puts rows back where they were: before everything newer.
-    fn again(&mut self, rows: Vec<Pending>) -> Resolved {
+    fn again(&mut self, mut rows: Vec<Pending>) -> Resolved {
+        rows.retain(|pending| !pending.given_up);
         let again = rows.len();
         let Some(newest) = rows.last().map(|last| last.seq) else { return Resolved::default() };
         let mut front: Vec<Pending> = Vec::with_capacity(again);

@@ -203,6 +203,67 @@ fn a_row_that_landed_late_is_followed_by_the_rows_behind_it_once_more() {
     assert_eq!(outbox.quiet_at(), Duration::from_secs(2) + BREATH, "counted from the last attempt");
 }
 
+/// Rows of chunks 0 (given up later) and 1, each of key 7 and one of its own.
+fn two_runs() -> Outbox {
+    let mut outbox = Outbox::new(Order::Key, BREATH);
+    for (chunk, keys) in [(0, [7, 1]), (1, [7, 2])] {
+        for (index, key) in (0..).zip(keys) {
+            outbox.push(Row { chunk: ChunkId(chunk), ..row(index, key) }, NOW);
+        }
+    }
+    outbox
+}
+
+#[test]
+fn what_is_given_up_is_not_sent() {
+    let mut outbox = two_runs();
+    outbox.give_up(|chunk| chunk == ChunkId(0));
+    assert_eq!((outbox.pending(), outbox.pending_bytes), (2, 20));
+    let request = outbox.next_request(&LIMITS, NOW).unwrap();
+    assert!(request.rows.iter().all(|row| row.chunk == ChunkId(1)));
+}
+
+#[test]
+fn what_is_given_up_under_way_keeps_its_keys_busy_and_what_may_land_holds_newer_rows_back() {
+    let one = Limits { rows: 2, ..LIMITS };
+    let mut outbox = two_runs();
+    let first = outbox.next_request(&one, NOW).unwrap();
+    outbox.give_up(|chunk| chunk == ChunkId(0));
+    assert!(outbox.is_given_up(first.id, 0));
+    let second = outbox.next_request(&one, NOW).unwrap();
+    assert_eq!(second.rows[0].key, 2, "key 7 is still under way");
+    let resolved = outbox.resolve(first.id, &Outcome::Unknown);
+    assert_eq!(resolved.again, 0);
+    outbox.resolve(second.id, &Outcome::Answered(vec![]));
+    assert!(outbox.next_request(&one, NOW).is_none(), "the given-up row may still land");
+    assert_eq!(outbox.wake_at(NOW), Some(BREATH));
+    assert_eq!(outbox.next_request(&one, BREATH).unwrap().rows[0].key, 7);
+}
+
+#[test]
+fn a_search_for_a_bad_row_that_was_given_up_holds_nothing_back() {
+    let mut outbox = two_runs();
+    let whole = outbox.next_request(&LIMITS, NOW).unwrap();
+    outbox.resolve(whole.id, &Outcome::Refused);
+    outbox.give_up(|chunk| chunk == ChunkId(0));
+    let mut sent = 0;
+    while let Some(request) = outbox.next_request(&LIMITS, NOW) {
+        sent += request.rows.len();
+        outbox.resolve(request.id, &Outcome::Answered(vec![]));
+    }
+    assert_eq!((sent, outbox.pending()), (2, 0));
+}
+
+#[test]
+fn a_request_refused_as_a_whole_after_some_of_it_was_given_up_blames_nobody() {
+    let mut outbox = two_runs();
+    let whole = outbox.next_request(&LIMITS, NOW).unwrap();
+    outbox.give_up(|chunk| chunk == ChunkId(0));
+    let resolved = outbox.resolve(whole.id, &Outcome::Refused);
+    assert_eq!((resolved.refused.len(), resolved.again), (0, 2));
+    assert_eq!(outbox.next_request(&LIMITS, NOW).unwrap().rows.len(), 2);
+}
+
 #[test]
 fn the_first_row_waits_for_company_but_not_for_ever() {
     let limits = Limits { linger: Duration::from_millis(50), ..LIMITS };

@@ -35,6 +35,11 @@ impl Halves {
         self.newest
     }
 
+    /// Nothing is looked for; old names are not used again.
+    pub(super) fn anew(&self) -> Self {
+        Self { searches: HashMap::new(), newest: self.newest }
+    }
+
     /// This half is tried next.
     pub(super) fn search(&mut self, tried: Half, waiting: Waiting) {
         self.searches.insert(tried, waiting);
