@@ -31,6 +31,7 @@ use crate::{
     clock,
     error::{ErrorKind, Result},
     events::Level,
+    memory::Memory,
     term::{Outcome, State, Term},
 };
 
@@ -91,6 +92,14 @@ impl State {
         }
     }
 
+    /// The least time between two transactions of a lane: more with more tasks than the store should be asked to write a second.
+    pub fn checkpoint_pace(&self, term: &Term) -> Duration {
+        let tasks = self.memory.observed.assignments.len() as f64;
+        self.memory
+            .checkpoint_interval(term.config.checkpoint_interval)
+            .max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND))
+    }
+
     fn knows_gap(&self, task: &TaskId, gap: &str) -> bool {
         let stored = self.memory.observed.checkpoints.get(task).and_then(|stored| stored.value.gap.as_ref());
         stored.is_some_and(|stored| stored.message == gap)
@@ -122,12 +131,9 @@ pub(crate) async fn run(term: Arc<Term>) {
 /// Starts a transaction for each lane whose time has come; says how long until the next is due.
 fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
     let mut state = term.state();
+    let interval = state.checkpoint_pace(term);
     let State { memory, lanes, .. } = &mut *state;
     let now = term.clock.now();
-    let tasks = memory.observed.assignments.len() as f64;
-    let interval = memory
-        .checkpoint_interval(term.config.checkpoint_interval)
-        .max(Duration::from_secs_f64(tasks / PUTS_PER_SECOND));
     let mut next = Duration::from_secs(3600);
     let Lanes { pending, urgent, busy, due, .. } = lanes;
     // An `ALTER SINK` may have shortened it since.
@@ -167,7 +173,8 @@ async fn transact(term: Arc<Term>, group: Group) {
 /// One transaction, until it is known whether it landed.
 async fn write(term: &Term, group: &Group) -> Result<()> {
     let (guards, writes, serial) = transaction(&term.state(), group);
-    match term.try_commit(guards.clone(), writes.clone()).await {
+    let keep = |memory: &mut Memory, revision| memory.checkpointed(group, serial, revision);
+    match term.try_commit(guards, &writes, keep).await {
         Ok(Outcome::Done(_)) => durable(term, group),
         Ok(Outcome::Lost(_)) => lost(term, group),
         Err(error) if error.kind == ErrorKind::Unknown => {

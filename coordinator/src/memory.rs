@@ -8,11 +8,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use connector::{Registry, Takeover};
+use logic::checkpoint::Group;
 use logic::plan::{Desired, DesiredSink, DesiredSource, Observed, Stored};
 use model::{ObjectId, ObjectKind, SinkSpec, SourceSpec};
 use store::{
-    AssignmentKey, CheckpointKey, Guard, Key, Keyspace, ObjectKey, Revision, Snapshot, Spec, SplitKey, View,
-    Write,
+    AssignmentKey, CheckpointKey, Guard, Key, Keyspace, Lane, ObjectKey, Revision, Snapshot, Spec, SplitKey,
+    Versioned, View, Write,
 };
 
 /// What the leader knows.
@@ -77,6 +78,25 @@ impl Memory {
         for write in &writes {
             self.mirror(key_of(write));
         }
+    }
+
+    /// As [`Memory::apply`] of a checkpoint transaction: what was written is at hand, and thousands a second need not be read
+    /// back from their text.
+    pub fn checkpointed(&mut self, group: &Group, serial: u64, revision: Revision) {
+        for (task, checkpoint) in &group.writes {
+            let old = self.view.checkpoints.get(task);
+            if old.is_some_and(|old| old.mod_revision > revision) {
+                continue;
+            }
+            let create_revision = old.map_or(revision, |old| old.create_revision);
+            let entry = Versioned { value: checkpoint.clone(), create_revision, mod_revision: revision };
+            self.view.checkpoints.insert(task.clone(), entry);
+            self.mirror_checkpoint(task.clone());
+        }
+        let create_revision = self.view.lanes.get(&group.lane).map_or(revision, |old| old.create_revision);
+        let lane = Versioned { value: Lane { serial }, create_revision, mod_revision: revision };
+        self.view.lanes.insert(group.lane.clone(), lane);
+        self.view.revision = self.view.revision.max(revision);
     }
 
     /// Takes over what a lost commit told of its guarded keys.

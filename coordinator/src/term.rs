@@ -14,7 +14,7 @@ use connector::Registry;
 use logic::mutant;
 use model::{ObjectId, TaskId};
 use proto::v1;
-use store::{Commit, Guard, Health, Leadership, MetadataStore, Snapshot, Write};
+use store::{Commit, Guard, Health, Leadership, MetadataStore, Revision, Snapshot, Write};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -207,7 +207,8 @@ impl Term {
     /// lists again, and nothing that was guarded by this leadership can land after its end. (Checkpoints read their lane
     /// instead, see the checkpointer.)
     pub async fn commit(&self, guards: Vec<Guard>, writes: Vec<Write>) -> Result<Outcome> {
-        match self.try_commit(guards, writes).await {
+        let keep = |memory: &mut Memory, revision| memory.apply(&writes, revision);
+        match self.try_commit(guards, &writes, keep).await {
             Err(error) if error.kind == ErrorKind::Unknown => {
                 self.end(Level::Warn, &format!("the outcome of a commit is unknown: {error}"));
                 Err(error)
@@ -216,15 +217,21 @@ impl Term {
         }
     }
 
-    /// As [`Term::commit`], but an unknown outcome is the caller's to find out.
-    pub async fn try_commit(&self, mut guards: Vec<Guard>, writes: Vec<Write>) -> Result<Outcome> {
+    /// As [`Term::commit`], but an unknown outcome is the caller's to find out, and so is how to `keep` in memory what was
+    /// written.
+    pub async fn try_commit(
+        &self,
+        mut guards: Vec<Guard>,
+        writes: &[Write],
+        keep: impl FnOnce(&mut Memory, Revision),
+    ) -> Result<Outcome> {
         if self.cancel.is_cancelled() {
             return Err(Error::not_leader());
         }
         guards.push(self.leader.clone());
-        match self.store.commit(&guards, writes.clone()).await? {
+        match self.store.commit(&guards, writes.to_vec()).await? {
             Commit::Done(revision) => {
-                self.state().memory.apply(&writes, revision);
+                keep(&mut self.state().memory, revision);
                 Ok(Outcome::Done(revision))
             }
             Commit::Lost(present) => {

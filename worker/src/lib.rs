@@ -11,6 +11,7 @@ mod budget;
 mod config;
 mod dead_letter;
 mod error;
+mod exchange;
 mod fence;
 mod identity;
 mod link;

@@ -66,11 +66,16 @@ impl Progress {
         self.sent = Some((reached, message));
     }
 
-    /// What to send on session `link` now: a newer position every interval (the end at once), or the newest one again when it
+    /// What to send on session `link` now: a newer position every interval, or at the leader's pace (the end at once), or the newest one again when it
     /// was sent on another session, or long ago, and is not durable.
-    pub(crate) fn due(&mut self, reached: Reached, link: u64, now: Instant) -> Option<v1::TaskProgress> {
+    pub(crate) fn due(
+        &mut self,
+        reached: Reached,
+        link: u64,
+        (now, pace): (Instant, Duration),
+    ) -> Option<v1::TaskProgress> {
         let waited = now.saturating_duration_since(self.sent_at);
-        if self.moved(&reached) && (waited >= self.interval || reached.position.is_end()) {
+        if self.moved(&reached) && (waited >= self.interval.max(pace) || reached.position.is_end()) {
             self.advance(reached);
         } else {
             let serial = self.sent.as_ref()?.1.serial;
@@ -157,22 +162,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_newest_position_is_sent_once_an_interval() {
         let (mut progress, start) = (progress(), Instant::now());
-        assert!(progress.due(reached(1), 1, start).is_none(), "the interval has not passed");
-        let sent = progress.due(reached(2), 1, start + Duration::from_secs(1)).unwrap();
+        assert!(
+            progress.due(reached(1), 1, (start, Duration::ZERO)).is_none(),
+            "the interval has not passed"
+        );
+        let sent = progress.due(reached(2), 1, (start + Duration::from_secs(1), Duration::ZERO)).unwrap();
         assert_eq!((sent.serial, sent.records), (1, 2));
-        assert!(progress.due(reached(2), 1, start + Duration::from_secs(2)).is_none());
+        assert!(progress.due(reached(2), 1, (start + Duration::from_secs(2), Duration::ZERO)).is_none());
         let end = Reached { position: Position::End, ..reached(2) };
-        assert_eq!(progress.due(end, 1, start + Duration::from_millis(1001)).unwrap().serial, 2);
+        assert_eq!(
+            progress.due(end, 1, (start + Duration::from_millis(1001), Duration::ZERO)).unwrap().serial,
+            2
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_durable_is_sent_again_to_the_next_leader() {
         let (mut progress, at) = (progress(), Instant::now() + Duration::from_secs(1));
-        progress.due(reached(2), 1, at).unwrap();
-        let again = progress.due(reached(2), 2, at).unwrap();
+        progress.due(reached(2), 1, (at, Duration::ZERO)).unwrap();
+        let again = progress.due(reached(2), 2, (at, Duration::ZERO)).unwrap();
         assert_eq!(again.serial, 1);
         progress.committed(1, at);
-        assert!(progress.due(reached(2), 3, at + Duration::from_secs(60)).is_none());
+        assert!(progress.due(reached(2), 3, (at + Duration::from_secs(60), Duration::ZERO)).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,7 +192,7 @@ mod tests {
         assert!(
             progress.last(Reached { position: Position::Start(StartFrom::Horizon), ..reached(0) }).is_none()
         );
-        progress.due(reached(2), 1, at).unwrap();
+        progress.due(reached(2), 1, (at, Duration::ZERO)).unwrap();
         assert_eq!(progress.last(reached(2)).unwrap().serial, 1);
         assert_eq!(progress.last(reached(3)).unwrap().serial, 2);
     }

@@ -36,6 +36,8 @@ struct Active {
     shown: Arc<Shown>,
     progress: Progress,
     rate: Rate,
+    /// What was reported last, when, and on which session.
+    reported: Option<(v1::RunState, Instant, u64)>,
     source: Arc<BuiltSource>,
     sink: String,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Runs {
     joins: JoinSet<Ending>,
     over: HashMap<TaskId, (Epoch, v1::Released)>,
     forget: VecDeque<TaskId>,
+    /// How often the leader wants to hear of a run in which nothing but numbers change.
+    pace: Duration,
 }
 
 impl Runs {
@@ -65,7 +69,13 @@ impl Runs {
             joins: JoinSet::new(),
             over: HashMap::new(),
             forget: VecDeque::new(),
+            pace: Duration::ZERO,
         }
+    }
+
+    /// The leader's pace (see `HeartbeatAnswer`).
+    pub(crate) fn keep_pace(&mut self, pace: Duration) {
+        self.pace = pace;
     }
 
     pub(crate) fn fence(&self) -> &Arc<Fence> {
@@ -199,8 +209,21 @@ impl Runs {
         let abort = self.joins.spawn(task::run(Arc::new(job), control));
         self.ids.insert(abort.id(), task.clone());
         let rate = Rate::default();
-        self.active
-            .insert(task, Active { epoch, abort, tell, deadline: None, shown, progress, rate, source, sink });
+        self.active.insert(
+            task,
+            Active {
+                epoch,
+                abort,
+                tell,
+                deadline: None,
+                shown,
+                progress,
+                rate,
+                reported: None,
+                source,
+                sink,
+            },
+        );
     }
 
     /// The next run that ends; never, while none runs. Cancel safe.
@@ -314,7 +337,8 @@ impl Runs {
 
     /// The positions that are due on session `link`.
     pub(crate) fn progress(&mut self, link: u64, now: Instant) -> Vec<v1::TaskProgress> {
-        let due = |run: &mut Active| run.progress.due(run.shown.reached(), link, now);
+        let pace = self.pace;
+        let due = |run: &mut Active| run.progress.due(run.shown.reached(), link, (now, pace));
         self.active.values_mut().filter_map(due).collect()
     }
 
@@ -338,9 +362,11 @@ impl Runs {
         ended.map(message).collect()
     }
 
-    /// How every run is.
-    pub(crate) fn reports(&mut self, now: Instant) -> Vec<v1::Report> {
+    /// How every run is whose state is another than was said, or of which nothing was said for the leader's pace.
+    pub(crate) fn reports(&mut self, link: u64, now: Instant) -> Vec<v1::Report> {
         let metrics = &self.commons.metrics;
+        // A beat that comes a little early must not make it every second one.
+        let pace = self.pace.saturating_sub(Duration::from_millis(500));
         let report = |(task, run): (&TaskId, &mut Active)| {
             let totals = &run.shown.totals;
             let (records, bytes) =
@@ -356,7 +382,16 @@ impl Runs {
                 ..run.shown.report(now)
             }
         };
-        self.active.iter_mut().map(report).collect()
+        let due = |run: &mut Active| {
+            let (state, has_news) = run.shown.state();
+            let known = |(said, at, on)| said == state && on == link && now < at + pace;
+            let due = has_news || !run.reported.is_some_and(known);
+            if due {
+                run.reported = Some((state, now, link));
+            }
+            due
+        };
+        self.active.iter_mut().filter_map(|(task, run)| due(run).then(|| report((task, run)))).collect()
     }
 }
 

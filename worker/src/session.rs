@@ -260,6 +260,7 @@ impl Session {
                 self.welcomed(phase, &welcome);
             }
             Down::Answer(answer) => {
+                self.runs.keep_pace(answer.pace.map(from_wire).unwrap_or_default());
                 if !self.answered(answer.number) {
                     self.fenced(phase, "an answer came too late").await;
                 }
@@ -365,7 +366,7 @@ impl Session {
 
     fn beat(&mut self, phase: &mut Phase) {
         let now = Instant::now();
-        let reports = self.runs.reports(now);
+        let reports = self.runs.reports(self.links, now);
         let (budget_used, budget_size) = (self.budget.used(), self.budget.size());
         let number = self.number();
         self.send(phase, Up::Heartbeat(v1::Heartbeat { number, reports, budget_used, budget_size }));

@@ -130,11 +130,13 @@ impl Term {
             // It loaded between the two looks: the next heartbeat joins.
             return;
         }
+        let pace = state.checkpoint_pace(self);
         // A leader answers only while it is sure to be one (P3).
         if let Some(session) = state.sessions.get(&id)
             && self.may_answer()
         {
-            let answer = v1::HeartbeatAnswer { number: session.heartbeat };
+            let pace = Some(to_wire(pace));
+            let answer = v1::HeartbeatAnswer { number: session.heartbeat, pace };
             session.send(self.revision(), Message::Answer(answer));
         }
     }

@@ -13,6 +13,7 @@ pub mod mutant;
 pub mod outbox;
 pub mod pace;
 pub mod plan;
+pub mod scale;
 mod timing;
 
 pub use timing::Timing;

@@ -1,5 +1,7 @@
 //! Assignment as a pure question: even within capacity, stable, minimal, idempotent.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -183,6 +183,8 @@ pub enum InspectTarget {
     Workers,
     /// `SHOW SPLITS`
     Splits,
+    /// `SHOW SCALE`
+    Scale,
 }
 
 /// One statement.
@@ -240,6 +242,11 @@ pub enum Statement {
         /// A source or a sink.
         name: ObjectName,
     },
+    /// `REBALANCE`, or with `EXPLAIN` before it what that would do.
+    Rebalance {
+        /// `EXPLAIN`: nothing is moved.
+        explain: bool,
+    },
     /// `DESCRIBE name`
     Describe {
         /// The relation or sink.
@@ -263,7 +270,8 @@ impl Statement {
         match self {
             Self::CreateSource(_) => "CREATE SOURCE",
             Self::CreateSink(_) => "CREATE SINK",
-            Self::Explain(_) => "EXPLAIN",
+            Self::Explain(_) | Self::Rebalance { explain: true } => "EXPLAIN",
+            Self::Rebalance { explain: false } => "REBALANCE",
             Self::Drop { kind: ObjectKind::Source, .. } => "DROP SOURCE",
             Self::Drop { kind: ObjectKind::Sink, .. } => "DROP SINK",
             Self::AlterSource { .. } => "ALTER SOURCE",

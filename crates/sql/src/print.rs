@@ -273,6 +273,7 @@ impl fmt::Display for Statement {
                     InspectTarget::Sinks => "SINKS",
                     InspectTarget::Workers => "WORKERS",
                     InspectTarget::Splits => "SPLITS",
+                    InspectTarget::Scale => "SCALE",
                 };
                 write!(f, "SHOW {target}")?;
                 if let Some(from) = from {
@@ -285,6 +286,8 @@ impl fmt::Display for Statement {
             }
             Self::ShowCreate { kind, name } => write!(f, "SHOW CREATE {} {name}", word(*kind)),
             Self::ShowErrors { name } => write!(f, "SHOW ERRORS FOR {name}"),
+            Self::Rebalance { explain: true } => f.write_str("EXPLAIN REBALANCE"),
+            Self::Rebalance { explain: false } => f.write_str("REBALANCE"),
             Self::Describe { name } => write!(f, "DESCRIBE {name}"),
             Self::Select { text, .. } => f.write_str(text),
         }

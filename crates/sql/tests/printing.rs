@@ -177,6 +177,8 @@ fn short() -> impl Strategy<Value = Statement> {
         object_name().prop_map(|name| Statement::Describe { name }),
         object_name().prop_map(|name| Statement::ShowErrors { name }),
         sink().prop_map(|create| Statement::Explain(Box::new(create))),
+        any::<bool>().prop_map(|explain| Statement::Rebalance { explain }),
+        Just(Statement::Show { target: InspectTarget::Scale, from: None, like: None }),
     ]
 }
 

@@ -172,5 +172,8 @@ impl Desk {
 /// after the first bytes comes as `Internal`, and only its source tells that no coordinator said so.
 fn again(status: &Status) -> bool {
     let cut = std::error::Error::source(status).is_some();
-    cut || matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
+    cut || matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown
+    )
 }

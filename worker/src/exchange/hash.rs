@@ -7,9 +7,7 @@ use arrow::{
         IntervalMonthDayNanoArray,
     },
     compute::cast,
-    datatypes::{
-        DataType, Float64Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema, TimeUnit,
-    },
+    datatypes::{DataType, Float64Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Schema, TimeUnit},
     record_batch::RecordBatch,
 };
 use twox_hash::XxHash3_64;

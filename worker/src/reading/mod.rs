@@ -240,7 +240,7 @@ impl Member {
         let board = Arc::clone(&self.board);
         let mut state = board.state();
         let reading = self.seated(&mut state);
-        let taken = state.window(reading.id).and_then(|window| window.take(self.id));
+        let taken = state.window(reading.id).and_then(|window| window.take(self.id, Instant::now()));
         let Some(news) = taken else {
             let Some((other, spot)) = state.elsewhere(&self.at, reading.id) else {
                 return Look::Nothing(reading);
@@ -311,9 +311,19 @@ impl Member {
 
     /// Before a read: those who would make everyone wait go on by themselves.
     fn leave_behind(&self, reading: u64) {
+        self.leave_behind_from(reading, self.account.soft());
+    }
+
+    /// While a read waits for memory nothing is kept for anyone who has not taken it.
+    fn let_go(&self, reading: u64) {
+        self.leave_behind_from(reading, 0);
+        self.board.state().trim(0);
+    }
+
+    fn leave_behind_from(&self, reading: u64, bytes: u64) {
         let mut state = self.board.state();
         let Some(window) = state.window(reading) else { return };
-        for member in window.behind(self.id, self.account.soft(), BEHIND_MAX, Instant::now()) {
+        for member in window.behind(self.id, bytes, BEHIND_MAX, Instant::now()) {
             tracing::debug!(split = %self.board.key.0, reading, "a run is too far behind the others and reads by itself");
             window.leave(member);
         }
@@ -330,8 +340,7 @@ impl Member {
     fn append(&self, reading: u64, news: impl IntoIterator<Item = News>) {
         let mut state = self.board.state();
         let Some(window) = state.window(reading) else { return };
-        let now = Instant::now();
-        news.into_iter().for_each(|news| window.append(news, now));
+        news.into_iter().for_each(|news| window.append(news));
         state.trim(self.keep());
     }
 }

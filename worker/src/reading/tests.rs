@@ -404,6 +404,20 @@ async fn a_full_member_holds_no_more_than_its_limit_and_the_window_no_more_than_
     held.abort();
 }
 
+/// A read that waits for memory does not keep what others have not taken.
+#[tokio::test(start_paused = true)]
+async fn when_memory_is_short_nothing_is_kept_for_those_who_are_behind() {
+    let desk = Desk::with_budget(Tape::new(1), 300 << 10);
+    let size = 30 << 10;
+    desk.tape.add((0..4).map(|n| format!("{n}{}", "x".repeat(size / 2))));
+    let (mut behind, mut quick) = (desk.member(horizon()), desk.member(horizon()));
+    let first = take(&mut quick, 1).await;
+    let _others = desk.commons.budget.reserve((300 - 30 - 60) << 10).await;
+    assert_eq!(take(&mut quick, 3).await.len(), 3);
+    assert_eq!(take(&mut behind, 1).await, first, "it reads by itself");
+    assert_eq!(desk.tape.opened.lock().unwrap().len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_end_is_seen_by_all_and_so_is_a_broken_promise() {
     for failing in [false, true] {

@@ -6,11 +6,11 @@
 //!
 //! Cancel safe up to the answer, and between the answer and the window nothing waits.
 
-use std::{iter::once, sync::Arc};
+use std::{iter::once, pin::pin, sync::Arc, time::Duration};
 
 use connector::{Error, ErrorKind, Polled, Result, SplitReader};
 use model::{Position, RawRecord};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Board, Member, News, Piece, SPLIT_BYTES, What};
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 const PIECE_RECORDS: usize = 2048;
 /// Bytes after which it does: they are free again when all of the piece is acked.
 const PIECE_BYTES: u64 = 1 << 20;
+/// A read that has waited so long for memory takes that of those who are behind.
+const SHORT_AFTER: Duration = Duration::from_secs(1);
 /// The least that is reserved for an answer.
 const ANSWER_BYTES_MIN: u64 = 64 << 10;
 
@@ -61,7 +63,13 @@ impl Turn {
             return;
         }
         let estimate = ANSWER_BYTES_MIN.max(2 * self.recent).min(2 * SPLIT_BYTES);
-        let reservation = board.commons.budget.reserve(estimate).await;
+        let mut reserve = pin!(board.commons.budget.reserve(estimate));
+        let reservation = loop {
+            tokio::select! { biased;
+                reservation = &mut reserve => break reservation,
+                () = sleep(SHORT_AFTER) => member.let_go(reading),
+            }
+        };
         let polled = {
             let _place = board.commons.reads.acquire().await;
             reader.next().await

@@ -37,7 +37,8 @@ pub(super) struct Spot {
 /// One thing that was brought.
 struct Item {
     news: News,
-    at: Instant,
+    /// When the first member took it.
+    taken_at: Option<Instant>,
     /// Bytes of all items up to and with this one, since the window was made.
     total: u64,
     /// A gap that was told at the position before it, by an item that is gone: a run that joins here is told too.
@@ -166,9 +167,11 @@ impl Window {
     }
 
     /// The next item of a member; `None` when it has taken all there is. Who joined inside a piece gets the rest of it.
-    pub(super) fn take(&mut self, member: u64) -> Option<News> {
+    pub(super) fn take(&mut self, member: u64, now: Instant) -> Option<News> {
         let spot = self.marks.get(&member)?.spot;
-        let mut news = self.item(spot.serial)?.news.clone();
+        let item = self.items.get_mut(usize::try_from(spot.serial.checked_sub(self.first)?).ok()?)?;
+        item.taken_at.get_or_insert(now);
+        let mut news = item.news.clone();
         let mark = self.marks.get_mut(&member)?;
         mark.spot = Spot { serial: spot.serial + 1, skip: 0 };
         if spot.skip > 0 {
@@ -182,7 +185,7 @@ impl Window {
     }
 
     /// What was read next.
-    pub(super) fn append(&mut self, news: News, now: Instant) {
+    pub(super) fn append(&mut self, news: News) {
         self.total += news.bytes();
         let gap_before = self.gap_at_head.clone();
         match news.end() {
@@ -190,16 +193,16 @@ impl Window {
             None => self.gap_at_head = news.gap.clone().or(gap_before.clone()),
         }
         self.over |= matches!(news.what, What::End | What::Failed(_));
-        self.items.push_back(Item { news, at: now, total: self.total, gap_before });
+        self.items.push_back(Item { news, taken_at: None, total: self.total, gap_before });
     }
 
-    /// The members that hold the others up, other than `but`: more than so many bytes wait for them, or something has waited
-    /// for them for so long.
+    /// The members that hold the others up, other than `but`: more than so many bytes wait for them, or something that another
+    /// member has taken so long ago.
     pub(super) fn behind(&self, but: u64, bytes: u64, for_long: Duration, now: Instant) -> Vec<u64> {
         let late = |mark: &Mark| {
             let Some(item) = self.item(mark.spot.serial) else { return false };
             let unread = self.total - self.total_before(mark.spot.serial);
-            unread > bytes || now.saturating_duration_since(item.at) > for_long
+            unread > bytes || item.taken_at.is_some_and(|at| now.saturating_duration_since(at) > for_long)
         };
         let others = self.marks.iter().filter(|(member, mark)| **member != but && late(mark));
         others.map(|(member, _)| *member).collect()

@@ -68,6 +68,20 @@ struct Face {
     split_ended: bool,
 }
 
+impl Face {
+    fn state(&self) -> v1::RunState {
+        if self.draining {
+            v1::RunState::Draining
+        } else if self.troubles.iter().any(Option::is_some) {
+            v1::RunState::Retrying
+        } else if self.gated {
+            v1::RunState::Gated
+        } else {
+            v1::RunState::Running
+        }
+    }
+}
+
 /// Shared between a run and the session.
 #[derive(Debug)]
 pub(crate) struct Shown {
@@ -191,19 +205,17 @@ impl Shown {
         self.face().reached.gap = Some(gap);
     }
 
+    /// One word for how it is, and whether there are bad records to tell of.
+    pub(crate) fn state(&self) -> (v1::RunState, bool) {
+        let face = self.face();
+        (face.state(), !face.bad.is_empty())
+    }
+
     /// Everything but identity and rates. Bad records are handed out once.
     pub(crate) fn report(&self, now: Instant) -> v1::Report {
         let mut face = self.face();
         let trouble = face.troubles.iter().flatten().next().cloned();
-        let state = if face.draining {
-            v1::RunState::Draining
-        } else if trouble.is_some() {
-            v1::RunState::Retrying
-        } else if face.gated {
-            v1::RunState::Gated
-        } else {
-            v1::RunState::Running
-        };
+        let state = face.state();
         let total = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let until = |at: Instant| wire_duration(at.saturating_duration_since(now));
         let since = |at: Instant| wire_duration(now.saturating_duration_since(at));

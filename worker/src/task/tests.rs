@@ -25,6 +25,7 @@ use tokio::{
 };
 
 mod bad;
+mod together;
 
 use super::*;
 use crate::{budget::Budget, fence::Fence, metrics::Metrics};
@@ -343,27 +344,49 @@ impl Bench {
         self
     }
 
-    fn run(&self) -> Live {
-        let spec = SinkSpec { query: self.query.clone(), ..sink_spec(&self.source_spec, &self.primary_key) };
-        let letters = self.graveyard.as_ref().map(|graveyard| {
-            Arc::new(BuiltSink {
-                spec: spec.clone(),
-                sink: Arc::new(SharedSink(Arc::clone(graveyard))),
-                common: common(OnError::Fail),
-                letters: None,
-            })
-        });
-        let sink = BuiltSink {
-            spec,
-            sink: Arc::new(SharedSink(Arc::clone(&self.sink))),
-            common: self.common.clone(),
-            letters: letters.clone(),
-        };
+    fn letters(&self) -> Option<Arc<BuiltSink>> {
+        let graveyard = Arc::clone(self.graveyard.as_ref()?);
+        Some(Arc::new(BuiltSink {
+            spec: self.spec(),
+            sink: Arc::new(SharedSink(graveyard)),
+            common: common(OnError::Fail),
+            letters: None,
+        }))
+    }
+
+    fn spec(&self) -> SinkSpec {
+        SinkSpec { query: self.query.clone(), ..sink_spec(&self.source_spec, &self.primary_key) }
+    }
+
+    /// What the runs of one source and one worker share.
+    fn shared(&self) -> (Arc<BuiltSource>, Arc<Commons>) {
         let source = BuiltSource {
             spec: self.source_spec.clone(),
             source: Arc::new(SharedSource(Arc::clone(&self.source))),
-            letters,
+            letters: self.letters(),
             readings: crate::reading::Readings::default(),
+        };
+        let commons = Commons {
+            metrics: Metrics::new(&self.budget),
+            budget: Arc::clone(&self.budget),
+            reads: Semaphore::new(4),
+            write_attempt_timeout: ATTEMPT,
+            last_breath: BREATH,
+            settle_deadline: Duration::from_secs(10),
+        };
+        (Arc::new(source), Arc::new(commons))
+    }
+
+    fn run(&self) -> Live {
+        self.run_among(self.shared())
+    }
+
+    fn run_among(&self, (source, commons): (Arc<BuiltSource>, Arc<Commons>)) -> Live {
+        let sink = BuiltSink {
+            spec: self.spec(),
+            sink: Arc::new(SharedSink(Arc::clone(&self.sink))),
+            common: self.common.clone(),
+            letters: self.letters(),
         };
         let start = self.start.clone();
         let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
@@ -374,18 +397,11 @@ impl Bench {
             start,
             caught_up_at: self.caught_up_at,
             gate: Instant::now() + self.gate,
-            source: Arc::new(source),
+            source,
             sink: Arc::new(sink),
             fence: Arc::clone(&self.fence),
             shown: Arc::clone(&shown),
-            commons: Arc::new(Commons {
-                metrics: Metrics::new(&self.budget),
-                budget: Arc::clone(&self.budget),
-                reads: Semaphore::new(4),
-                write_attempt_timeout: ATTEMPT,
-                last_breath: BREATH,
-                settle_deadline: Duration::from_secs(10),
-            }),
+            commons,
         };
         let (tell, control) = Control::new();
         Live { shown, tell, task: tokio::spawn(run(Arc::new(job), control)) }

@@ -80,7 +80,7 @@ impl State {
                     if !std::mem::replace(&mut self.listed, true) {
                         self.send_list();
                     }
-                    self.send(Down::Answer(v1::HeartbeatAnswer { number: self.heartbeat }));
+                    self.send(Down::Answer(v1::HeartbeatAnswer { number: self.heartbeat, pace: None }));
                 }
             }
             Up::Progress(progress) => {

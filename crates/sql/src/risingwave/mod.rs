@@ -45,8 +45,10 @@ pub const KEYWORDS: &[&str] = &[
     "PAYLOAD",
     "PLAIN",
     "PRIMARY KEY",
+    "REBALANCE",
     "RESTRICT",
     "RESUME",
+    "SCALE",
     "SELECT",
     "SET",
     "SHOW",
@@ -63,16 +65,17 @@ pub const KEYWORDS: &[&str] = &[
 ];
 
 /// What may begin a statement.
-const STATEMENTS: &[&str] = &["CREATE", "DROP", "ALTER", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "SELECT"];
+const STATEMENTS: &[&str] =
+    &["CREATE", "DROP", "ALTER", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "REBALANCE", "SELECT"];
 
 /// One statement, up to but without its `;`.
 pub(crate) fn statement(cursor: &mut Cursor) -> Result<Statement> {
     if cursor.eat("create") {
         create(cursor)
     } else if cursor.eat("explain") {
-        cursor.expect("create")?;
-        cursor.expect("sink")?;
-        Ok(Statement::Explain(Box::new(sink::create_sink(cursor)?)))
+        explain(cursor)
+    } else if cursor.eat("rebalance") {
+        Ok(Statement::Rebalance { explain: false })
     } else if cursor.eat("drop") {
         drop_object(cursor)
     } else if cursor.eat("alter") {
@@ -85,10 +88,23 @@ pub(crate) fn statement(cursor: &mut Cursor) -> Result<Statement> {
         select(cursor)
     } else {
         Err(cursor.expected_keyword(
-            "one of CREATE, DROP, ALTER, SHOW, DESCRIBE, EXPLAIN or SELECT at the beginning of a statement",
+            "one of CREATE, DROP, ALTER, SHOW, DESCRIBE, EXPLAIN, REBALANCE or SELECT at the beginning of a statement",
             STATEMENTS,
         ))
     }
+}
+
+fn explain(cursor: &mut Cursor) -> Result<Statement> {
+    if cursor.eat("rebalance") {
+        return Ok(Statement::Rebalance { explain: true });
+    }
+    if !cursor.eat("create") {
+        return Err(
+            cursor.expected_keyword("CREATE SINK or REBALANCE after EXPLAIN", &["CREATE SINK", "REBALANCE"])
+        );
+    }
+    cursor.expect("sink")?;
+    Ok(Statement::Explain(Box::new(sink::create_sink(cursor)?)))
 }
 
 fn create(cursor: &mut Cursor) -> Result<Statement> {
@@ -171,10 +187,12 @@ fn show(cursor: &mut Cursor) -> Result<Statement> {
         InspectTarget::Workers
     } else if cursor.eat("splits") {
         InspectTarget::Splits
+    } else if cursor.eat("scale") {
+        return Ok(Statement::Show { target: InspectTarget::Scale, from: None, like: None });
     } else {
         return Err(cursor.expected_keyword(
-            "SOURCES, SINKS, WORKERS, SPLITS, ERRORS or CREATE after SHOW",
-            &["SOURCES", "SINKS", "WORKERS", "SPLITS", "ERRORS", "CREATE"],
+            "SOURCES, SINKS, WORKERS, SPLITS, SCALE, ERRORS or CREATE after SHOW",
+            &["SOURCES", "SINKS", "WORKERS", "SPLITS", "SCALE", "ERRORS", "CREATE"],
         ));
     };
     let from = if cursor.eat("from") { Some(object_name(cursor)?) } else { None };
