@@ -30,7 +30,7 @@ const PUT_RECORDS_MAX: u64 = 500;
 pub(crate) const SHARDS: i32 = 8;
 
 /// Shards that the endpoint holds at most, all streams.
-const SHARDS_MAX: u32 = 4000;
+const SHARDS_MAX: u32 = 30_000;
 
 /// Fillers at work at the same time.
 const FILLERS: u64 = 8;

@@ -45,6 +45,8 @@ pub(crate) struct FakeWorker {
     runs: BTreeMap<(String, String), (v1::Task, Run)>,
     seen: Arc<Seen>,
     beats: u64,
+    /// How many beats pass between two words about a split whose state is as it was: the leader's pace.
+    pace: u64,
 }
 
 /// Runs a fake worker until its session ends, which is an error. `late` is when its first second begins.
@@ -61,7 +63,7 @@ pub(crate) async fn run(url: String, number: u32, late: Duration, seen: Arc<Seen
         heartbeat: 1,
         ..v1::Hello::default()
     };
-    let mut worker = FakeWorker { up, runs: BTreeMap::new(), seen, beats: 1 };
+    let mut worker = FakeWorker { up, runs: BTreeMap::new(), seen, beats: 1, pace: 1 };
     worker.say(up::Message::Hello(hello)).await?;
     let mut inbound = client.attach(ReceiverStream::new(stream)).await?.into_inner();
     let start = Instant::now() + late;
@@ -96,7 +98,12 @@ impl FakeWorker {
             }
             // Its answer makes the join count (P1).
             down::Message::Welcome(_) => self.heartbeat().await,
-            down::Message::Answer(_) => Ok(()),
+            down::Message::Answer(answer) => {
+                let pace = answer.pace.unwrap_or_default();
+                self.pace = u64::try_from(pace.seconds).unwrap_or(0) + u64::from(pace.nanos > 0);
+                self.pace = self.pace.max(1);
+                Ok(())
+            }
             down::Message::Redirect(_) => bail!("the coordinator does not lead"),
             down::Message::Refused(refused) => bail!("refused: {}", refused.reason),
         }
@@ -134,7 +141,8 @@ impl FakeWorker {
             records_delivered: run.serial * RECORDS,
             ..v1::Report::default()
         };
-        let reports = self.runs.values().map(report).collect();
+        let due = |(n, _): &(u64, _)| (self.beats + n) % self.pace == 0;
+        let reports = (0..).zip(self.runs.values()).filter(due).map(|(_, run)| report(run)).collect();
         self.say(up::Message::Heartbeat(v1::Heartbeat {
             number: self.beats,
             reports,
@@ -159,7 +167,9 @@ impl FakeWorker {
                 gap: String::new(),
             }
         };
-        let tasks: Vec<v1::TaskProgress> = self.runs.values_mut().map(move_on).collect();
+        let due = |(n, _): &(u64, _)| (self.beats + n) % self.pace == 0;
+        let tasks: Vec<v1::TaskProgress> =
+            (0..).zip(self.runs.values_mut()).filter(due).map(|(_, run)| move_on(run)).collect();
         if tasks.is_empty() {
             return Ok(());
         }

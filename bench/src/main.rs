@@ -131,8 +131,7 @@ async fn run(args: RunArgs) -> Result<()> {
     let mut report = report::Report::new();
     throughput::measure(&bench, &mut report).await;
     rest::measure(&bench, &mut report).await;
-    let outcome = crowd::measure(&bench, &mut report).await;
-    report.outcome("crowd", outcome);
+    crowd::measure(&bench, &mut report).await;
     let outcome = handover::measure(&bench, &mut report).await;
     report.outcome("handover", outcome);
     heal::measure(&bench, &mut report).await;

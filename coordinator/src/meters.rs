@@ -21,6 +21,8 @@ pub(crate) struct Meters {
     pub handoff: Histogram<f64>,
     /// From the last sign of life of an owner until its task had another.
     pub failover: Histogram<f64>,
+    /// One comparison of what is wanted with what is.
+    pub reconcile: Histogram<f64>,
     /// One checkpoint transaction, its retries included.
     pub checkpoint_write: Histogram<f64>,
     /// Splits that went before a sink was through with them, by `reason`.
@@ -45,6 +47,7 @@ impl Meters {
             moves: meter.u64_counter("split_moves").build(),
             handoff: meter.f64_histogram("handoff").with_unit("s").build(),
             failover: meter.f64_histogram("failover").with_unit("s").build(),
+            reconcile: meter.f64_histogram("reconcile").with_unit("s").build(),
             checkpoint_write: meter.f64_histogram("checkpoint_write").with_unit("s").build(),
             data_loss: meter.u64_counter("data_loss_detected").build(),
             child_start_delay: meter.f64_histogram("child_start_delay").with_unit("s").build(),

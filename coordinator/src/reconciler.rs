@@ -3,7 +3,11 @@
 //!
 //! Plans from a loaded memory only. The plan of a settled world is empty (I5), so the loop comes to rest by itself.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use logic::plan::plan;
 
@@ -48,7 +52,9 @@ async fn pass(term: &Term) -> bool {
         let mut state = term.state();
         state.memory.observed.wall = clock::wall();
         let memory = &state.memory;
+        let begun = Instant::now();
         let plan = plan(&memory.desired, &memory.observed, &term.config.timing, term.clock.now());
+        term.meters.reconcile.record(begun.elapsed().as_secs_f64(), &[]);
         state.waiting = plan.waiting;
         plan.actions
     };
