@@ -31,7 +31,7 @@ use crate::{
     handle::BadRow,
     memory::Memory,
     meters::Meters,
-    session::Session,
+    session::{Lists, Session},
 };
 
 /// One term.
@@ -70,6 +70,8 @@ pub(crate) struct State {
     /// False until the listing is in memory: until then heartbeats are answered and no list is sent (P3).
     pub loaded: bool,
     pub sessions: HashMap<u64, Session>,
+    /// The task lists of all processes.
+    pub lists: Lists,
     pub session_next: u64,
     /// The newest session of each instance whose join counted.
     pub instances: HashMap<String, u64>,
@@ -113,6 +115,7 @@ impl Term {
             memory: Memory::new(keys, registry.clone()),
             loaded: false,
             sessions: HashMap::new(),
+            lists: Lists::default(),
             session_next: 0,
             instances: HashMap::new(),
             lanes: Lanes::default(),

@@ -39,6 +39,7 @@ impl Term {
             joined: false,
             leaving: false,
             budget: (0, 0),
+            cpu: (0.0, 0),
             heard_at: self.clock.now(),
             out,
             end: end.clone(),
@@ -108,6 +109,7 @@ impl Term {
             let Some(session) = state.sessions.get_mut(&id) else { return };
             session.heartbeat = session.heartbeat.max(heartbeat.number);
             session.budget = (heartbeat.budget_used, heartbeat.budget_size);
+            session.cpu = (heartbeat.cpu, heartbeat.cores);
             session.heard_at = self.clock.now();
             loaded && !session.joined
         };

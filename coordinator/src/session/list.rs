@@ -8,7 +8,7 @@ use std::{
 
 use logic::{
     lineage, mutant,
-    plan::{StopOrder, TaskList},
+    plan::{RunOrder, StopOrder, TaskList, open_gates},
 };
 use model::{ObjectId, SplitId, TaskId};
 use proto::v1::{self, coordinator_message::Message};
@@ -23,7 +23,7 @@ use crate::{
 impl Term {
     /// Puts the current list of a joined session into its stream, unless it is there already. `false` if the session was cut.
     pub(crate) fn send_list(&self, state: &mut State, id: u64) -> bool {
-        let State { memory, sessions, .. } = state;
+        let State { memory, sessions, lists, .. } = state;
         let Some(session) = sessions.get_mut(&id) else { return false };
         if session.sent.as_ref().is_some_and(|sent| sent.version == memory.lists) {
             return true;
@@ -32,16 +32,18 @@ impl Term {
         if !self.may_answer() {
             return false;
         }
-        let now = self.clock.now();
-        let process = &session.hello.process;
-        let mut list =
-            logic::plan::list(&memory.desired, &memory.observed, process, &self.config.timing, now);
+        if lists.version != memory.lists {
+            *lists = Lists::of(memory);
+        }
+        let mut list = lists.by_process.get(&session.hello.process).cloned().unwrap_or_default();
+        let timing = &self.config.timing;
+        open_gates(&mut list, &memory.desired, &memory.observed, timing, self.clock.now());
         list.stop.extend(session.strays.iter().map(|(task, epoch)| StopOrder {
             task: task.clone(),
             epoch: *epoch,
             deadline: Duration::ZERO,
         }));
-        let readers = readers(memory, &list);
+        let readers = lists.readers(memory, &list);
         let same = session.sent.as_ref().is_some_and(|sent| sent.list.same(&list) && sent.readers == readers);
         let sent = same || session.send(self.revision(), message(memory, &list, &readers, session.heartbeat));
         session.sent = Some(Sent { version: memory.lists, list, readers });
@@ -49,20 +51,46 @@ impl Term {
     }
 }
 
-/// How many processes read the split of each run now: each keeps to its part of the source's quota.
-fn readers(memory: &Memory, list: &TaskList) -> Vec<u32> {
-    let source = |sink: ObjectId| memory.desired.sinks.get(&sink).map(|sink| sink.source);
-    let mut processes: BTreeMap<(ObjectId, &SplitId), BTreeSet<&str>> = BTreeMap::new();
-    for (task, (_, run)) in &memory.observed.assignments {
-        if let (Some(source), Some(split)) = (source(task.sink), task.split()) {
-            processes.entry((source, split)).or_default().insert(&run.process);
+/// What all processes shall do, as of one version of the memory: made once for all of them.
+#[derive(Default)]
+pub(crate) struct Lists {
+    version: u64,
+    by_process: BTreeMap<String, TaskList>,
+    /// How many processes read each split of a source, where it is not one.
+    readers: BTreeMap<(ObjectId, SplitId), u32>,
+}
+
+impl Lists {
+    fn of(memory: &Memory) -> Self {
+        let mut processes: BTreeMap<(ObjectId, &SplitId), BTreeSet<&str>> = BTreeMap::new();
+        for (task, (_, run)) in &memory.observed.assignments {
+            if let (Some(source), Some(split)) = (source(memory, task), task.split()) {
+                processes.entry((source, split)).or_default().insert(&run.process);
+            }
+        }
+        let several = processes.into_iter().filter(|(_, reading)| reading.len() > 1);
+        let readers = several.map(|((source, split), reading)| {
+            ((source, split.clone()), u32::try_from(reading.len()).unwrap_or(u32::MAX))
+        });
+        Self {
+            version: memory.lists,
+            readers: readers.collect(),
+            by_process: logic::plan::lists(&memory.observed),
         }
     }
-    let count = |run: &logic::plan::RunOrder| {
-        let reading = source(run.task.sink).and_then(|source| processes.get(&(source, run.task.split()?)));
-        reading.map_or(1, |reading| u32::try_from(reading.len()).unwrap_or(u32::MAX)).max(1)
-    };
-    list.run.iter().map(count).collect()
+
+    /// How many processes read the split of each run now: each keeps to its part of the source's quota.
+    fn readers(&self, memory: &Memory, list: &TaskList) -> Vec<u32> {
+        let count = |run: &RunOrder| {
+            let split = source(memory, &run.task).zip(run.task.split().cloned());
+            split.and_then(|split| self.readers.get(&split).copied()).unwrap_or(1)
+        };
+        list.run.iter().map(count).collect()
+    }
+}
+
+fn source(memory: &Memory, task: &TaskId) -> Option<ObjectId> {
+    memory.desired.sinks.get(&task.sink).map(|sink| sink.source)
 }
 
 fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) -> Message {

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-pub(crate) use list::to_wire;
+pub(crate) use list::{Lists, to_wire};
 pub(crate) use service::SessionService;
 
 use crate::term::{State, Term};
@@ -44,6 +44,8 @@ pub(crate) struct Session {
     pub leaving: bool,
     /// Bytes of its memory budget in use, and its size.
     pub budget: (u64, u64),
+    /// CPU seconds a second, and the cores it may use.
+    pub cpu: (f64, u32),
     /// When it was last heard, also before it joined.
     pub heard_at: Duration,
     out: Outbound,

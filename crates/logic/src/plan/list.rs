@@ -1,6 +1,9 @@
 //! The whole task list of one process: what `SetTasks` carries (P7), with the gates as of its sending (P11).
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use model::{Epoch, Position, Release, TaskId};
 
@@ -55,8 +58,69 @@ impl TaskList {
     }
 }
 
-/// The list of one process: the assignments that name it, but for those that are over, and the epochs it must stop: those
-/// ordered to, and those of predecessors it never told the end of (so their gates need not wait for its silence).
+/// The list of every process that has one: the assignments that name it, but for those that are over, and the epochs it must
+/// stop: those ordered to, and those of predecessors it never told the end of (so their gates need not wait for its silence).
+/// Their gates are left out: [`open_gates`].
+#[must_use]
+pub fn lists(observed: &Observed) -> BTreeMap<String, TaskList> {
+    let mut lists: BTreeMap<String, TaskList> = BTreeMap::new();
+    let mut asked: BTreeSet<(TaskId, Epoch)> = BTreeSet::new();
+    let released = |task: &TaskId, epoch| observed.heard.releases.contains_key(&(task.clone(), epoch));
+    for (task, (epoch, run)) in &observed.assignments {
+        for old in run.predecessors.iter().filter(|old| old.release == Release::No) {
+            let whose = whose(task, old);
+            if !released(&whose, old.epoch) && asked.insert((whose.clone(), old.epoch)) {
+                let order = StopOrder { task: whose, epoch: old.epoch, deadline: Duration::ZERO };
+                lists.entry(old.process.clone()).or_default().stop.push(order);
+            }
+        }
+        let ended = observed.checkpoints.get(task).is_some_and(|c| c.value.position.is_end());
+        if released(task, *epoch) || ended {
+            continue;
+        }
+        let successor = observed.heard.current(&run.worker).map(|(process, _)| process);
+        let successor = successor
+            .filter(|process| mutant::on("restart_under_old_epoch") && *process != run.process.as_str());
+        for process in [Some(run.process.as_str()), successor].into_iter().flatten() {
+            let list = lists.entry(process.to_owned()).or_default();
+            match observed.stopping.get(&(task.clone(), *epoch)) {
+                Some(order) => {
+                    let (task, deadline) = (task.clone(), order.deadline);
+                    list.stop.push(StopOrder { task, epoch: *epoch, deadline });
+                }
+                None => list.run.push(RunOrder {
+                    task: task.clone(),
+                    epoch: *epoch,
+                    start: run.start.clone(),
+                    gate: Duration::ZERO,
+                    partitions: run.partitions,
+                }),
+            }
+        }
+    }
+    lists
+}
+
+/// Computes the gates of a list as of now (P11).
+pub fn open_gates(
+    list: &mut TaskList,
+    desired: &Desired,
+    observed: &Observed,
+    timing: &Timing,
+    now: Duration,
+) {
+    for order in &mut list.run {
+        // A split that sends to partitions has none: theirs holds its rows back.
+        let writes = order.partitions.is_none();
+        let gated = writes && desired.sinks.get(&order.task.sink).is_some_and(|sink| sink.gated);
+        let run = observed.assignments.get(&order.task).filter(|_| gated);
+        order.gate = run.map_or(Duration::ZERO, |(_, run)| {
+            gate(&order.task, &run.predecessors, &observed.heard, timing, now)
+        });
+    }
+}
+
+/// The list of one process, with its gates as of now.
 #[must_use]
 pub fn list(
     desired: &Desired,
@@ -65,39 +129,7 @@ pub fn list(
     timing: &Timing,
     now: Duration,
 ) -> TaskList {
-    let mut list = TaskList::default();
-    let released = |task: &TaskId, epoch| observed.heard.releases.contains_key(&(task.clone(), epoch));
-    for (task, (epoch, run)) in &observed.assignments {
-        for old in run.predecessors.iter().filter(|old| old.process == process) {
-            let whose = whose(task, old);
-            let known = list.stop.iter().any(|stop| stop.epoch == old.epoch && stop.task == whose);
-            if old.release == Release::No && !released(&whose, old.epoch) && !known {
-                list.stop.push(StopOrder { task: whose, epoch: old.epoch, deadline: Duration::ZERO });
-            }
-        }
-        let ended = observed.checkpoints.get(task).is_some_and(|c| c.value.position.is_end());
-        let named = run.process == process
-            || (mutant::on("restart_under_old_epoch") && observed.heard.speaks_for(process, &run.worker));
-        if !named || released(task, *epoch) || ended {
-            continue;
-        }
-        match observed.stopping.get(&(task.clone(), *epoch)) {
-            Some(order) => {
-                list.stop.push(StopOrder { task: task.clone(), epoch: *epoch, deadline: order.deadline });
-            }
-            None => {
-                // A split that sends to partitions has none: theirs holds its rows back.
-                let writes = run.partitions.is_none();
-                let gated = writes && desired.sinks.get(&task.sink).is_some_and(|sink| sink.gated);
-                let gate = if gated {
-                    gate(task, &run.predecessors, &observed.heard, timing, now)
-                } else {
-                    Duration::ZERO
-                };
-                let (start, partitions) = (run.start.clone(), run.partitions);
-                list.run.push(RunOrder { task: task.clone(), epoch: *epoch, start, gate, partitions });
-            }
-        }
-    }
+    let mut list = lists(observed).remove(process).unwrap_or_default();
+    open_gates(&mut list, desired, observed, timing, now);
     list
 }

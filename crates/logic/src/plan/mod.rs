@@ -33,7 +33,7 @@ use std::{
 
 use model::{Assignment, Checkpoint, Epoch, ObjectId, SplitId, TaskId, Timestamp};
 
-pub use list::{RunOrder, StopOrder, TaskList, list};
+pub use list::{RunOrder, StopOrder, TaskList, list, lists, open_gates};
 pub use task::{Rebalance, rebalance};
 
 use crate::{
