@@ -148,6 +148,7 @@ impl FakeWorker {
             reports,
             budget_used: 1 << 20,
             budget_size: 1 << 28,
+            ..v1::Heartbeat::default()
         }))
         .await
     }

@@ -95,6 +95,7 @@ fn explain_one(split: &SplitStatus, out: &mut impl Write) -> Result<(), Failure>
     say("state", &split.state)?;
     say("gap", &split.gap)?;
     say("waits for", &split.waits_for)?;
+    say("advice", &split.advice)?;
     say("worker", &split.worker)?;
     say("epoch", &split.epoch)?;
     say("position", &split.position)?;

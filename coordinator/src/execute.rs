@@ -147,7 +147,7 @@ fn delete_checkpoint(keys: &Keyspace, task: &TaskId, revision: u64) -> (Vec<Guar
 }
 
 /// The order is in the memory; the next list of that worker carries it.
-fn stop(term: &Term, state: &mut State, action: &Action) {
+pub(crate) fn stop(term: &Term, state: &mut State, action: &Action) {
     let Action::Stop(stop) = action else { return };
     let (task, epoch, reason) = (stop.task.to_string(), stop.epoch.to_string(), stop.reason.to_string());
     let labels = [("task", task.as_str()), ("epoch", &epoch), ("worker", &stop.worker), ("reason", &reason)];

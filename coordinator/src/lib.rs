@@ -6,6 +6,7 @@
 //! ARCHITECTURE.md shows how a record and a statement travel; docs/protocol.md has the rules P1–P15.
 
 mod admin;
+mod balance;
 mod catalog;
 mod checkpointer;
 mod clock;

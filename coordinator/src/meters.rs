@@ -31,6 +31,14 @@ pub(crate) struct Meters {
     pub child_start_delay: Histogram<f64>,
     /// Parts of the key space that no known split owns, by `source`.
     pub holes: Gauge<u64>,
+    /// How many workers would be right.
+    pub workers_wanted: Gauge<u64>,
+    /// How far behind tasks are, by `quantile`: `p90`, `max`.
+    pub lag: Gauge<f64>,
+    /// The parts in use of what all workers have, by `resource`: `cpu`, `memory_budget`.
+    pub used: Gauge<f64>,
+    /// Splits that should be split.
+    pub hot_splits: Gauge<u64>,
     /// Broken invariants found, by `id`.
     pub violations: Counter<u64>,
 }
@@ -52,6 +60,10 @@ impl Meters {
             data_loss: meter.u64_counter("data_loss_detected").build(),
             child_start_delay: meter.f64_histogram("child_start_delay").with_unit("s").build(),
             holes: meter.u64_gauge("hash_coverage_holes").build(),
+            workers_wanted: meter.u64_gauge("workers_wanted").build(),
+            lag: meter.f64_gauge("task_lag").with_unit("s").build(),
+            used: meter.f64_gauge("workers_used_ratio").build(),
+            hot_splits: meter.u64_gauge("hot_splits").build(),
             violations: meter.u64_counter("invariant_violations").build(),
         }
     }

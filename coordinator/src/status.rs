@@ -7,6 +7,7 @@ use model::{ObjectKind, SinkSpec, SplitRecord, TaskId};
 use proto::v1;
 
 use crate::{
+    balance::Loads,
     clock,
     error::{Error, ErrorKind, Result},
     handle::Leader,
@@ -42,6 +43,11 @@ impl Leader {
     pub fn status(&self) -> v1::StatusReply {
         let (term, state) = (&self.term, self.term.state());
         let splits = splits(term, &state, None, None, false);
+        let hot = match hot_splits(&splits) {
+            0 => None,
+            1 => Some("a split is hot: SHOW SPLITS says which, and where to split it".to_owned()),
+            n => Some(format!("{n} splits are hot: SHOW SPLITS says which, and where to split them")),
+        };
         v1::StatusReply {
             cluster: term.config.cluster.clone(),
             leader: term.address.to_string(),
@@ -51,7 +57,7 @@ impl Leader {
             sources: sources(term, &state),
             sinks: sinks(&state, &splits),
             splits,
-            warnings: warnings(term, &state),
+            warnings: warnings(term, &state).into_iter().chain(hot).collect(),
         }
     }
 
@@ -83,6 +89,12 @@ impl Leader {
         found.retain(|status| status.split == split);
         Ok(found)
     }
+}
+
+/// How many splits should be split, each counted once however many sinks read it.
+pub(crate) fn hot_splits(splits: &[v1::SplitStatus]) -> usize {
+    let hot = splits.iter().filter(|split| !split.advice.is_empty());
+    hot.map(|split| (&split.source, &split.split)).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 /// `embedded`, or the server with its version.
@@ -123,6 +135,7 @@ fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
             "live"
         };
         let budget = session.map_or((0, 0), |session| session.budget);
+        let cpu = session.map_or((0.0, 0), |session| session.cpu);
         v1::WorkerStatus {
             name: name.clone(),
             process: record.process.clone(),
@@ -134,6 +147,8 @@ fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
             heard_ago: Some(to_wire(silent)),
             budget_used: budget.0,
             budget_size: budget.1,
+            cpu: cpu.0,
+            cores: cpu.1,
         }
     };
     state.memory.view.workers.iter().map(one).collect()
@@ -214,6 +229,7 @@ pub(crate) fn splits(
     ended: bool,
 ) -> Vec<v1::SplitStatus> {
     let mut found = Vec::new();
+    let loads = Loads::of(state);
     for (id, desired) in &state.memory.desired.sinks {
         let Some(spec) = state.memory.sink(*id) else { continue };
         let wanted = source.is_none_or(|name| name == spec.source_name)
@@ -223,7 +239,8 @@ pub(crate) fn splits(
         for (split, record) in table {
             let task = TaskId::reads(*id, split.clone());
             let standing = standing(table, &state.memory.observed, (*id, desired), split);
-            let status = split_status(term, state, (spec, &task), Some(record), standing);
+            let mut status = split_status(term, state, (spec, &task), Some(record), standing);
+            status.advice = loads.advice(state, &task, record.range);
             if ended || !matches!(status.state.as_str(), "drained") {
                 found.push(status);
             }
@@ -282,6 +299,7 @@ fn split_status(
         hash_last: range.map(|range| range.last.to_string()).unwrap_or_default(),
         gap: fresh_gap(state, task)
             .map_or_else(String::new, |gap| format!("{} (found at {})", gap.message, gap.at)),
+        advice: String::new(),
     }
 }
 

@@ -10,11 +10,13 @@ use std::{
 use logic::{
     invariant::{World, check},
     plan::{Desired, Observed},
+    scale::Signals,
 };
 use opentelemetry::KeyValue;
 use store::{Guard, LaneKey, WorkerKey, Write};
 
 use crate::{
+    balance,
     events::Level,
     status,
     term::{State, Term},
@@ -78,7 +80,10 @@ fn measure(term: &Term) {
     let (mut per_state, ages) = {
         let state = term.state();
         let mut per_state: BTreeMap<String, u64> = BTreeMap::new();
-        for split in status::splits(term, &state, None, None, true) {
+        let splits = status::splits(term, &state, None, None, true);
+        term.meters.hot_splits.record(status::hot_splits(&splits) as u64, &[]);
+        scale(term, &balance::signals(term, &state));
+        for split in splits {
             *per_state.entry(split.state).or_default() += 1;
         }
         let heard = &state.memory.observed.heard;
@@ -102,6 +107,18 @@ fn measure(term: &Term) {
     }
     for (worker, age) in ages {
         term.meters.heartbeat_age.record(age, &[KeyValue::new("worker", worker)]);
+    }
+}
+
+/// What autoscalers look at.
+fn scale(term: &Term, signals: &Signals) {
+    let meters = &term.meters;
+    meters.workers_wanted.record(signals.wanted as u64, &[]);
+    for (quantile, lag) in [("p90", signals.lag_p90), ("max", signals.lag_max)] {
+        meters.lag.record(lag.as_secs_f64(), &[KeyValue::new("quantile", quantile)]);
+    }
+    for (resource, part) in [("cpu", signals.cpu), ("memory_budget", signals.budget)] {
+        meters.used.record(part, &[KeyValue::new("resource", resource)]);
     }
 }
 

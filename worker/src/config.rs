@@ -27,6 +27,8 @@ pub struct Config {
     pub memory_budget: u64,
     /// Reads that may wait for an answer at the same time; each may bring up to 10 MiB more than it reserved.
     pub reads_concurrent_max: usize,
+    /// Whether it tells the leader how much of the processor it uses; not where several share one process.
+    pub measure_cpu: bool,
     /// How long an orderly stop may take.
     #[serde(with = "span")]
     pub drain_deadline: Duration,
@@ -50,6 +52,7 @@ impl Default for Config {
             zone: String::new(),
             memory_budget: 256 << 20,
             reads_concurrent_max: 16,
+            measure_cpu: true,
             drain_deadline: timing.handoff_deadline,
             write_attempt_timeout: timing.write_attempt_timeout,
             late_write_margin: timing.late_write_margin,

@@ -9,6 +9,7 @@
 
 mod budget;
 mod config;
+mod cpu;
 mod dead_letter;
 mod error;
 mod exchange;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Error, Result,
     budget::Budget,
+    cpu::Cpu,
     identity::Identity,
     link::{Phase, Reached, Targets, attach},
     metrics::Metrics,
@@ -49,6 +50,7 @@ pub(crate) struct Session {
     identity: Identity,
     cancel: CancellationToken,
     budget: Arc<Budget>,
+    cpu: Cpu,
     runs: Runs,
     wake: Arc<Notify>,
     targets: Targets,
@@ -115,6 +117,7 @@ impl Session {
         let now = Instant::now();
         Self {
             targets: Targets::new(config.coordinators.clone(), wire),
+            cpu: Cpu::new(config.measure_cpu),
             config,
             identity,
             cancel,
@@ -369,7 +372,9 @@ impl Session {
         let reports = self.runs.reports(self.links, now);
         let (budget_used, budget_size) = (self.budget.used(), self.budget.size());
         let number = self.number();
-        self.send(phase, Up::Heartbeat(v1::Heartbeat { number, reports, budget_used, budget_size }));
+        let (cpu, cores) = self.cpu.rate();
+        let beat = v1::Heartbeat { number, reports, budget_used, budget_size, cpu, cores };
+        self.send(phase, Up::Heartbeat(beat));
     }
 
     fn progress(&mut self, phase: &mut Phase) {

@@ -11,8 +11,8 @@ use proto::v1::{
     DescribeSplitReply, DescribeSplitRequest, DrainProgress, DrainWorkerRequest, Event, ExecuteReply,
     ExecuteRequest, ListErrorsReply, ListErrorsRequest, ListSplitsRequest, ListWorkersReply,
     ListWorkersRequest, PauseSinkReply, PauseSinkRequest, ResetPositionReply, ResetPositionRequest,
-    ResultColumn, ResultSet, ResumeSinkReply, ResumeSinkRequest, Row, SinkStatus, SourceStatus, SplitStatus,
-    StatusReply, StatusRequest, Value, WatchEventsRequest, WorkerStatus,
+    ResultColumn, ResultSet, ResumeSinkReply, ResumeSinkRequest, Row, ScaleReply, ScaleRequest, SinkStatus,
+    SourceStatus, SplitStatus, StatusReply, StatusRequest, Value, WatchEventsRequest, WorkerStatus,
     admin_server::{Admin, AdminServer},
     execute_reply::Answer,
 };
@@ -159,6 +159,10 @@ impl Admin for Script {
             return answers(vec![]);
         }
         answers(vec![step(2, "handing over"), step(0, "")])
+    }
+
+    async fn scale(&self, _: Request<ScaleRequest>) -> Outcome<ScaleReply> {
+        Err(Status::unimplemented("not asked for"))
     }
 
     async fn pause_sink(&self, _: Request<PauseSinkRequest>) -> Outcome<PauseSinkReply> {

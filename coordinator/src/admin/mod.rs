@@ -2,8 +2,8 @@
 //! lead forwards it to the one that does (`forward`). Nothing here decides about tasks: statements end in guarded commits of
 //! the catalog (`Leader`), everything else is read from the term's memory.
 //!
-//! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `alter`, `show`, `progress` and
-//!   `explain` for its kinds.
+//! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `alter`, `show`, `progress`,
+//!   `explain` and `balance` for its kinds.
 //! * `refuse` turns every error into a status with `google.rpc.ErrorInfo`.
 //! * `replay` remembers the answers of calls that carry a request id.
 //!
@@ -11,6 +11,7 @@
 //! transaction), and no secret is in any answer (I9: `sql::source_ddl` masks).
 
 mod alter;
+mod balance;
 mod create;
 mod explain;
 mod forward;

@@ -159,6 +159,13 @@ impl Admin for AdminService {
         }
     }
 
+    async fn scale(&self, request: Request<v1::ScaleRequest>) -> Answered<v1::ScaleReply> {
+        match self.side(&request).await? {
+            Side::Here(leader) => Ok(Response::new(leader.scale())),
+            Side::There(mut client) => client.scale(self.forward.passed_on(request)?).await,
+        }
+    }
+
     async fn list_errors(&self, request: Request<v1::ListErrorsRequest>) -> Answered<v1::ListErrorsReply> {
         match self.side(&request).await? {
             Side::Here(leader) => {

@@ -8,7 +8,7 @@ use sql::{Code, InspectTarget, ObjectName};
 use crate::handle::{BadRow, Leader};
 
 use super::{
-    progress,
+    balance, progress,
     refuse::Refusal,
     statement::{Answer, missing_near},
 };
@@ -18,7 +18,7 @@ pub(super) const PROGRESS: &str = "_progress";
 
 const TEXT: &str = "character varying";
 
-/// `SHOW SOURCES | SINKS | WORKERS | SPLITS`
+/// `SHOW SOURCES | SINKS | WORKERS | SPLITS | SCALE`
 pub(super) fn list(
     leader: &Leader,
     target: InspectTarget,
@@ -28,6 +28,7 @@ pub(super) fn list(
     let matches = |name: &str| like.is_none_or(|pattern| is_like(name, pattern));
     match target {
         InspectTarget::Splits => return splits(leader, from, &matches),
+        InspectTarget::Scale => return Ok(balance::scale(leader)),
         InspectTarget::Workers if from.is_some() => {
             return Err(sql::Error::new(Code::Bind, "SHOW WORKERS has no FROM").into());
         }
@@ -90,6 +91,8 @@ fn workers(leader: &Leader, matches: &dyn Fn(&str) -> bool) -> Answer {
                 Some(worker.name),
                 Some(worker.state),
                 Some(worker.tasks.to_string()),
+                Some(worker.capacity.to_string()),
+                (worker.cores > 0).then(|| format!("{:.0} %", worker.cpu * 100.0 / f64::from(worker.cores))),
                 Some(worker.version),
                 Some(worker.zone),
                 heard,
@@ -100,6 +103,8 @@ fn workers(leader: &Leader, matches: &dyn Fn(&str) -> bool) -> Answer {
         ("Name", TEXT),
         ("State", TEXT),
         ("Tasks", "integer"),
+        ("Capacity", "integer"),
+        ("Cpu", TEXT),
         ("Version", TEXT),
         ("Zone", TEXT),
         ("Heard Ago", TEXT),
@@ -124,7 +129,7 @@ fn splits(
         .filter(|split| matches(&split.split))
         .map(|split| {
             let some = |text: String| (!text.is_empty()).then_some(text);
-            let reason = some(split.waits_for).or_else(|| some(split.error));
+            let reason = some(split.waits_for).or_else(|| some(split.error)).or_else(|| some(split.advice));
             vec![
                 Some(split.source),
                 Some(split.sink),

@@ -12,7 +12,7 @@ use crate::{
     handle::{Handle, Leader},
 };
 
-use super::{alter, create, explain, progress, refuse::Refusal, replay::Outcome, show};
+use super::{alter, balance, create, explain, progress, refuse::Refusal, replay::Outcome, show};
 
 /// How long a statement may take beyond the deadlines of what it asks the outside.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -109,6 +109,8 @@ async fn run(handle: &Handle, leader: &Leader, statement: Statement) -> Result<A
         Statement::AlterSource { name, options } => alter::source(handle, leader, &name, &options).await,
         Statement::AlterSink { name, change } => alter::sink(handle, leader, &name, change).await,
         Statement::Show { target, from, like } => show::list(leader, target, from.as_ref(), like.as_deref()),
+        Statement::Rebalance { explain: true } => Ok(balance::explain(leader)),
+        Statement::Rebalance { explain: false } => balance::begin(leader),
         Statement::ShowCreate { kind, name } => show::create(leader, kind, &name),
         Statement::ShowErrors { name } => show::errors(leader, &name),
         Statement::Describe { name } => show::describe(leader, &name),

@@ -264,6 +264,7 @@ impl Cluster {
             name: Some(place.to_string()),
             data_dir: self.dirs.path().join(place.to_string()),
             coordinators,
+            measure_cpu: false,
             ..worker::Config::default()
         };
         let (net, wire) = (self.net().clone(), self.sockets.wire(place));
