@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test")]
 
+mod balance;
 mod checkpoints;
 mod errors;
 mod fake_source;
