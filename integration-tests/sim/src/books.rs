@@ -1,9 +1,10 @@
 //! What each destination holds against what was put. A record that the service let go before it was read is no loss of ours if
 //! it was told of: by a `data_loss` event for its shard and the sink, whose range of sequence numbers covers it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use integration_tests::ledger::Found;
+use model::{Epoch, Position, TaskId};
 use proto::v1;
 
 use crate::{
@@ -101,6 +102,35 @@ fn missing(cluster: &Cluster, held: &[Found]) -> Vec<(String, Number, Found)> {
     });
     let gone = gone.filter_map(|(shard, record)| Some((shard, record.number, ledger::record(&record.data)?)));
     gone.filter(|(.., found)| !held.contains(&(found.key.as_str(), found.n))).collect()
+}
+
+/// The bound on repeats: whatever a run stored lies behind the checkpoint at which it was assigned. What an earlier run had
+/// delivered and what was durable as its checkpoint never comes again.
+#[must_use]
+pub fn behind_the_start(cluster: &Cluster, starts: &BTreeMap<(TaskId, Epoch), Position>) -> Vec<String> {
+    let kinesis = cluster.kinesis();
+    let records = kinesis.records(SOURCE).flat_map(|shard| shard.records);
+    let numbers: BTreeMap<(String, u64), Number> = records
+        .filter_map(|record| ledger::record(&record.data).map(|found| ((found.key, found.n), record.number)))
+        .collect();
+    cluster.ledger.look(LEDGER, |kept| {
+        let early = kept.arrivals().iter().filter_map(|arrival| {
+            let start = starts.get(&(arrival.task.clone(), arrival.epoch))?;
+            let Position::After(cursor) = start else { return None };
+            // An aggregate has one number: what it holds is not looked at one by one.
+            let start: Number = cursor.as_str().split(':').next()?.parse().ok()?;
+            let record = arrival.record.clone()?;
+            let number = *numbers.get(&(record.key.clone(), record.n))?;
+            (number <= start).then(|| {
+                let ((key, n), at) = ((record.key, record.n), arrival.at);
+                format!(
+                    "{at:?}: {key} {n} of {} was stored by run {}, which began behind it",
+                    arrival.task.work, arrival.epoch
+                )
+            })
+        });
+        early.take(3).collect()
+    })
 }
 
 /// What a `data_loss` event says may be missing.

@@ -165,6 +165,12 @@ impl Cluster {
         lock(&self.model).snapshot(&self.keys.all())
     }
 
+    /// What was written into the store by somebody who may not, since the last look (I3).
+    #[must_use]
+    pub fn intruders(&self) -> Vec<String> {
+        lock(&self.model).take_broken()
+    }
+
     /// The store's revision.
     #[must_use]
     pub fn revision(&self) -> u64 {

@@ -225,7 +225,9 @@ pub(crate) fn slow_answers(seed: u64) -> Script {
     let slow = plot.moment(1_700, 2_000);
     plot.one_way(at, (None, Some(victim)), slow)
         .one_way(at + slow - 1_500, (Some(victim), None), 18_000)
-        .at(at + slow + 3_200, 500, Fault::SinkLate(1.0, ms(2_200)))
+        // Whoever counts from the sending is silent by now, and whoever counts from the answer for a second not yet. Earlier requests
+        // must not be late: the rows behind them would wait for that (P12), and none would be sent in that second.
+        .at(at + slow + 3_900, 300, Fault::SinkLate(1.0, ms(1_500)))
         .done()
 }
 
@@ -298,6 +300,40 @@ pub(crate) fn late_commits(seed: u64) -> Script {
             at + late,
             200,
             Fault::Kill(victim, ms(100)),
+        );
+    }
+    plot.done()
+}
+
+/// Leaders die with commits on the way, which arrive when others lead.
+pub(crate) fn late_leaders(seed: u64) -> Script {
+    let mut plot = Plot::new(seed);
+    for at in [6_000, 16_000, 26_000] {
+        let late = plot.moment(400, 1_200);
+        plot = plot.at(at, 500, Fault::CommitsLate(1.0, ms(late))).at(
+            at + late,
+            500,
+            Fault::KillLeader(ms(5_000)),
+        );
+    }
+    plot.done()
+}
+
+/// Subscriptions that are renewed all the time, break, and fall silent, under a destination that is behind.
+pub(crate) fn subscriptions(seed: u64) -> Script {
+    let mut plot = Plot::new(seed).with(|script| {
+        script.demands.source = ", kinesis.consumer.mode = 'efo', kinesis.consumer.name = 'sim-{sink}', \
+                                 kinesis.consumer.renew_interval_ms = '3000', \
+                                 kinesis.consumer.silence_timeout_ms = '5000'";
+    });
+    // A call takes so long that the old subscription brings something meanwhile.
+    plot = plot.at(5_000, 500, Fault::KinesisSlow(ms(400), ms(32_000)));
+    for at in [6_000, 14_000, 22_000, 30_000] {
+        let span = plot.moment(1_500, 3_000);
+        plot = plot.at(at, 3_000, Fault::SinkSlow(ms(span), ms(6_000))).at(
+            at + 3_000,
+            3_000,
+            Fault::HalfOpen(at / 8_000, ms(7_000)),
         );
     }
     plot.done()

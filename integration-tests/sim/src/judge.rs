@@ -1,13 +1,13 @@
 //! Looks at the store after each change of it, with the eyes of `logic::invariant`: the same predicate as in production, but on
 //! what is stored, not on what one leader believes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use logic::{
     invariant::{World, check},
     plan::{Desired, DesiredSink, DesiredSource, Observed, Stored},
 };
-use model::TaskId;
+use model::{Epoch, Position, TaskId};
 use store::{Keyspace, Snapshot, Spec, View};
 
 /// What the store said last.
@@ -16,13 +16,21 @@ pub struct Judge {
     last: Option<(Desired, Observed)>,
     /// From then on no run may be replaced.
     calm: Option<Duration>,
+    /// Where each run of a split began: its checkpoint at that time (P13).
+    starts: BTreeMap<(TaskId, Epoch), Position>,
 }
 
 impl Judge {
     /// Of the cluster with this name; from the moment `calm` on there is no reason to replace a run.
     #[must_use]
     pub fn new(cluster: &str, calm: Option<Duration>) -> Self {
-        Self { keys: Keyspace::new(cluster), last: None, calm }
+        Self { keys: Keyspace::new(cluster), last: None, calm, starts: BTreeMap::new() }
+    }
+
+    /// Where each run began that was seen.
+    #[must_use]
+    pub fn starts(&self) -> &BTreeMap<(TaskId, Epoch), Position> {
+        &self.starts
     }
 
     /// Everything that is wrong with the store as it stands now, or with how it came to be.
@@ -32,6 +40,8 @@ impl Judge {
             Err(error) => return vec![format!("the store is not readable: {error}")],
         };
         let now = (desired(&view), observed(&view));
+        let runs = now.1.assignments.iter();
+        self.starts.extend(runs.map(|(task, (epoch, run))| ((task.clone(), *epoch), run.start.clone())));
         let earlier = self.last.as_ref().map(|(desired, observed)| World { desired, observed });
         let mut broken: Vec<String> = check(World { desired: &now.0, observed: &now.1 }, earlier)
             .into_iter()

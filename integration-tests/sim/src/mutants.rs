@@ -130,6 +130,20 @@ pub const MUTANTS: &[Mutant] = &[
         directed::outage,
     ),
     mutant(
+        "renewal_from_now",
+        "I1",
+        "a new subscription begins at the moment of its call, not where the last one had got to",
+        &["crates/connectors/src/source/kinesis/fanout/reader.rs"],
+        directed::subscriptions,
+    ),
+    mutant(
+        "renewal_repeats",
+        "I10",
+        "what the old subscription and the new one both bring is handed on twice",
+        &["crates/connectors/src/source/kinesis/fanout/reader.rs"],
+        directed::subscriptions,
+    ),
+    mutant(
         "hidden_is_gone",
         "I2, P15",
         "a split that two listings lack is gone, whatever the service says",
@@ -207,6 +221,13 @@ pub const MUTANTS: &[Mutant] = &[
         directed::restarts,
     ),
     mutant(
+        "run_begins_at_horizon",
+        "P6, P13",
+        "a run that follows another begins at the oldest record, not at the checkpoint",
+        &["worker/src/runs.rs"],
+        directed::restarts,
+    ),
+    mutant(
         "stopped_epoch_starts",
         "P7",
         "an epoch that has stopped starts again",
@@ -268,6 +289,13 @@ pub const MUTANTS: &[Mutant] = &[
         "checkpoints are not guarded by the assignments",
         &["coordinator/src/checkpointer.rs"],
         directed::late_commits,
+    ),
+    mutant(
+        "leader_unguarded",
+        "I3",
+        "a commit of a leader that is none any more lands",
+        &["coordinator/src/term.rs"],
+        directed::late_leaders,
     ),
     mutant(
         "no_lane",

@@ -10,6 +10,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     act::Acts,
+    books,
     cluster::{Cluster, NAME},
     faults::Fault,
     judge::Judge,
@@ -135,6 +136,7 @@ impl<'a> Stage<'a> {
         if self.cluster.revision() != self.seen {
             self.seen = self.cluster.revision();
             self.failures.extend(self.judge.look(now, &self.cluster.stored()));
+            self.failures.extend(self.cluster.intruders());
         }
     }
 
@@ -198,6 +200,7 @@ impl<'a> Stage<'a> {
         let lines = self.cluster.net().trace().lines().into_iter();
         let ended = lines.filter(|line| line.what.starts_with("failed: "));
         failures.extend(ended.map(|line| line.to_string()));
+        failures.extend(books::behind_the_start(self.cluster, self.judge.starts()));
         failures.extend(std::mem::take(&mut *self.panics.lock().expect("no panic holds it")));
         failures
     }

@@ -33,6 +33,15 @@ fn the_fourth_fifty_seeds_balance() {
     fifty(150);
 }
 
+/// Each script that was made for a defect, with a seed of its own and without the defect: `make mutants` relies on them.
+#[test]
+fn the_scripts_for_the_defects_balance_without_them() {
+    for (seed, mutant) in (0_u64..).zip(shardwright_sim::mutants::MUTANTS) {
+        let (well, said) = sim(&["--mutant", mutant.name, "--seed", &seed.to_string()]);
+        assert!(well, "the script of {}:\n{said}", mutant.name);
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let trace = |args: &[&str]| {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use store::{Commit, Guard, Key, Write};
+use store::{Commit, Guard, Key, Keyspace, Write};
 
 use super::{
     fault::{Failure, current},
@@ -71,6 +71,7 @@ impl Server {
             self.net().note(Place::Store, format!("{from} refused ({refusal:?}): {words}"));
             Failure::Refused(refusal)
         })?;
+        self.look_who(model, from, &done.touched);
         self.tell(model, &done.touched);
         let told = story::commit(guards, &words, &done.commit);
         self.net().note(Place::Store, format!("{from} {told}{fate}"));
@@ -80,6 +81,21 @@ impl Server {
             self.net().after(Duration::ZERO, move || server.land(late));
         }
         Ok(done.commit)
+    }
+
+    /// I3: what a coordinator wrote counts only while its key stands. The key itself is written by whoever wants to lead.
+    fn look_who(&self, model: &mut Model, from: Place, touched: &[Key]) {
+        let Some(leader) = touched.first().and_then(cluster).map(|cluster| Keyspace::new(cluster).leader())
+        else {
+            return;
+        };
+        if touched.contains(&leader) || !matches!(from, Place::Coordinator(_)) {
+            return;
+        }
+        if !model.text(&leader).is_some_and(|record| record.contains(&format!("//{from}:"))) {
+            let keys: Vec<&str> = touched.iter().map(Key::as_str).collect();
+            model.broken.push(format!("I3: {from} wrote {keys:?} and does not lead"));
+        }
     }
 
     fn delay_one(&self, model: &mut Model, late: LateCommit) {
@@ -112,4 +128,9 @@ impl Server {
     fn no_answer(&self) -> Failure {
         if self.net().chance(0.5) { Failure::Broken } else { Failure::Silent }
     }
+}
+
+/// The cluster that a key belongs to.
+fn cluster(key: &Key) -> Option<&str> {
+    key.as_str().strip_prefix('/')?.split('/').next()
 }

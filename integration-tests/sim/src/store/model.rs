@@ -30,6 +30,8 @@ pub struct Model {
     pub(super) watches: Watches,
     pub(super) faults: Faults,
     pub(super) spite: Spite<LateCommit>,
+    /// What was written by somebody who may not.
+    pub(super) broken: Vec<String>,
 }
 
 /// What came of a commit, and the keys that watches are to be told of.
@@ -59,6 +61,16 @@ impl Model {
         } else {
             self.alarms.remove(alarm);
         }
+    }
+
+    /// What was written by somebody who may not, since the last look.
+    pub fn take_broken(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.broken)
+    }
+
+    /// The value of a key, as text.
+    pub(super) fn text(&self, key: &Key) -> Option<String> {
+        self.keys.get(key).map(|entry| String::from_utf8_lossy(&entry.value).into_owned())
     }
 
     pub(super) fn page(

@@ -23,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
 use futures::future::BoxFuture;
-use logic::backoff::Backoff;
+use logic::{backoff::Backoff, mutant};
 use model::{Cursor, SplitId, Timestamp};
 use tokio::time::Instant;
 
@@ -214,8 +214,11 @@ impl Reader {
         let overlapping = self.current.is_some() || self.in_hand.is_some();
         // The proof that nothing is gone is one record that comes once more: not when records come meanwhile, unless that very
         // record is still to come.
-        let from =
+        let mut from =
             if overlapping && !self.place.expects() { self.place.from.clone() } else { self.place.begin() };
+        if mutant::on("renewal_from_now") && self.place.resumed {
+            from = Begin::At(self.whose.shared.client.now());
+        }
         let Whose { shared, consumers, name, split } = self.whose.clone();
         let limit = consumers.config.silence_max;
         Box::pin(async move {
@@ -335,7 +338,8 @@ impl Reader {
         self.lag = behind.unwrap_or_default();
         // Some servers name the children from the moment the shard is closed, with records still to come.
         let closed = continuation.is_none() || (children && records.is_empty());
-        records.retain(|record| !self.place.is_behind(&record.sequence_number));
+        records
+            .retain(|record| mutant::on("renewal_repeats") || !self.place.is_behind(&record.sequence_number));
         let records = self.place.take(records);
         self.passed = None;
         if closed {
