@@ -13,6 +13,7 @@ mod latest;
 mod lines;
 mod resharding;
 mod service;
+mod sharing;
 mod soak;
 mod trial;
 mod workers;

@@ -57,7 +57,8 @@ pub async fn faulty(test: &str, coordinators: usize, workers: usize, seed: u64) 
     begin(test, coordinators, workers, 3, Some(seed)).await
 }
 
-async fn begin(
+/// Starts a trial with so many shards, with the fault layer if it is given a seed.
+pub async fn begin(
     test: &str,
     coordinators: usize,
     workers: usize,

@@ -15,7 +15,8 @@
 //!
 //! * **Pull.** There is no task: a member that has taken everything takes its turn and reads on for all. A turn that is dropped
 //!   loses nothing, because `SplitReader` is cancel safe and what it brought is in the [`window`] before the turn ends; the next
-//!   member takes over. A reading lives as long as its members; with the last one its reader is closed.
+//!   member takes over. A reading lives as long as its members; with the last one its reader is closed. A run therefore polls its
+//!   member or drops it: nobody else can read while a turn is held.
 //! * **Each as if alone.** A member takes every item from its own place on: records, gaps, lag, troubles, the end. Checkpoint,
 //!   acks, `on_error`, `SELECT … WHERE` are the run's. A failure of the source fails all of them, and would have failed each.
 //! * **Nobody slows the others.** A member that is behind by more bytes than it may hold, or by [`BEHIND_MAX`], is left behind: it
