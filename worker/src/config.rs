@@ -25,6 +25,12 @@ pub struct Config {
     pub zone: String,
     /// Bytes of records that may be between the sources and the destinations, all tasks together.
     pub memory_budget: u64,
+    /// Bytes of rows that may be on their way to the partitions that this worker writes, beside `memory_budget`.
+    pub exchange_memory: u64,
+    /// Where it takes rows for its partitions from other workers.
+    pub exchange_listen: String,
+    /// Where other workers reach that, as `HOST:PORT`, if it is not the address it listens on.
+    pub exchange_advertise: Option<String>,
     /// Reads that may wait for an answer at the same time; each may bring up to 10 MiB more than it reserved.
     pub reads_concurrent_max: usize,
     /// Whether it tells the leader how much of the processor it uses; not where several share one process.
@@ -51,6 +57,9 @@ impl Default for Config {
             capacity: 1,
             zone: String::new(),
             memory_budget: 256 << 20,
+            exchange_memory: 64 << 20,
+            exchange_listen: "127.0.0.1:0".to_owned(),
+            exchange_advertise: None,
             reads_concurrent_max: 16,
             measure_cpu: true,
             drain_deadline: timing.handoff_deadline,
@@ -82,6 +91,18 @@ impl Config {
             return wrong(
                 "`worker.memory_budget` must be at least 1048576 bytes, better 256 MiB (268435456)",
             );
+        }
+        if self.exchange_memory < MEMORY_BUDGET_MIN {
+            return wrong("`worker.exchange_memory` must be at least 1048576 bytes");
+        }
+        let everywhere = ["0.0.0.0:", "[::]:", "*:"].iter().any(|any| self.exchange_listen.starts_with(any));
+        if everywhere && self.exchange_advertise.is_none() {
+            return wrong(
+                "`worker.exchange_listen` names every address: say in `worker.exchange_advertise` at which one others reach it",
+            );
+        }
+        if self.exchange_advertise.as_ref().is_some_and(|address| !address.contains(':')) {
+            return wrong("`worker.exchange_advertise` must be HOST:PORT");
         }
         if self.reads_concurrent_max == 0 {
             return wrong("`worker.reads_concurrent_max` must be at least 1");

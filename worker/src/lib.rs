@@ -18,16 +18,24 @@ mod identity;
 mod link;
 mod metrics;
 mod objects;
+mod orders;
 mod progress;
 mod reading;
 mod runs;
 mod session;
 mod task;
 
+use std::{io, sync::Arc};
+
 use connector::Registry;
-use proto::Wire;
+use exchange::Door;
+use futures::{Stream, StreamExt as _};
+use proto::{Duplex, Wire};
+use session::Exchange;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 pub use config::Config;
 pub use error::{Error, Result};
@@ -40,21 +48,83 @@ pub struct Worker {
     task: JoinHandle<Result<()>>,
 }
 
+/// Where a worker takes rows for its partitions, and how it reaches others.
+pub struct Site<I> {
+    /// What others reach it at: `host:port`.
+    pub address: String,
+    /// The connections that come in.
+    pub incoming: I,
+    /// How it reaches coordinators and other workers.
+    pub wire: Wire,
+}
+
 impl Worker {
-    /// Takes the data directory and starts. Coordinators that cannot be reached yet are no error.
+    /// Takes the data directory, listens for rows and starts. Coordinators that cannot be reached yet are no error.
     ///
     /// # Errors
-    /// A wrong setting, or a data directory that cannot be used or has another worker in it.
+    /// A wrong setting, an address that cannot be listened on, or a data directory that cannot be used or has another worker
+    /// in it.
     pub fn start(config: Config, registry: Registry, cancel: CancellationToken) -> Result<Self> {
-        Self::start_over(Wire::tcp(), config, registry, cancel)
+        config.check()?;
+        let failed = |e: io::Error| {
+            Error::Config(format!(
+                "cannot listen on `{}` (worker.exchange_listen): {e}",
+                config.exchange_listen
+            ))
+        };
+        let listener = std::net::TcpListener::bind(&config.exchange_listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?.to_string();
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let address = config.exchange_advertise.clone().unwrap_or(bound);
+        let incoming = TcpListenerStream::new(listener).map(|connection| {
+            let connection = connection?;
+            connection.set_nodelay(true)?;
+            Ok(connection)
+        });
+        Self::start_on(Site { address, incoming, wire: Wire::tcp() }, config, registry, cancel)
     }
 
-    /// The same, reaching coordinators over `wire`.
+    /// The same on connections that are made elsewhere.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn start_on<I, C>(
+        site: Site<I>,
+        config: Config,
+        registry: Registry,
+        cancel: CancellationToken,
+    ) -> Result<Self>
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: Duplex + Connected<ConnectInfo: Clone + Send + Sync> + 'static,
+    {
+        let Site { address, incoming, wire } = site;
+        let (door, ended) = (Door::new(config.exchange_memory), CancellationToken::new());
+        let served = exchange::serve(incoming, Arc::clone(&door), ended.clone());
+        let exchange = Exchange { address, wire, door, served: Some(ended.drop_guard()) };
+        let worker = Self::start_with(exchange, config, registry, cancel)?;
+        tokio::spawn(served);
+        Ok(worker)
+    }
+
+    /// A worker that reaches others over `wire` and is reached by none: it takes rows for its partitions only from itself.
     ///
     /// # Errors
     /// As [`Worker::start`].
     pub fn start_over(
         wire: Wire,
+        config: Config,
+        registry: Registry,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
+        let door = Door::new(config.exchange_memory);
+        let exchange = Exchange { address: String::new(), wire, door, served: None };
+        Self::start_with(exchange, config, registry, cancel)
+    }
+
+    fn start_with(
+        exchange: Exchange,
         config: Config,
         registry: Registry,
         cancel: CancellationToken,
@@ -69,7 +139,7 @@ impl Worker {
         let identity = identity::Identity::take(&config)?;
         let (name, process) = (identity.worker.clone(), identity.process.clone());
         tracing::info!(worker = name, process, "the worker starts");
-        let session = session::Session::new(config, identity, (registry, wire), cancel);
+        let session = session::Session::new(config, identity, (registry, exchange), cancel);
         Ok(Self { name, process, task: tokio::spawn(session.run()) })
     }
 

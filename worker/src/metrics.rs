@@ -20,6 +20,9 @@ pub(crate) struct Metrics {
     pub(crate) dead_letter_records: Counter<u64>,
     pub(crate) checkpoint_age: Gauge<f64>,
     pub(crate) fenced_writes: Counter<u64>,
+    pub(crate) exchange_parts: Counter<u64>,
+    pub(crate) exchange_unacked: UpDownCounter<i64>,
+    pub(crate) exchange_refused: Counter<u64>,
     _budget: ObservableGauge<f64>,
 }
 
@@ -38,6 +41,9 @@ impl Metrics {
             dead_letter_records: counter("dead_letter_records"),
             checkpoint_age: meter.f64_gauge("checkpoint_age_seconds").build(),
             fenced_writes: counter("fenced_writes"),
+            exchange_parts: counter("exchange_parts"),
+            exchange_unacked: meter.i64_up_down_counter("exchange_unacked_bytes").build(),
+            exchange_refused: counter("exchange_refused_opens"),
             _budget: meter
                 .f64_observable_gauge("memory_budget_used_ratio")
                 .with_callback(move |gauge| {

@@ -8,19 +8,20 @@ use std::{
 };
 
 use logic::mutant;
-use model::{Epoch, ObjectId, Position, TaskId, Timestamp};
+use model::{Epoch, TaskId};
+use opentelemetry::KeyValue;
 use proto::v1;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::{AbortHandle, Id, JoinSet},
     time::Instant,
 };
 
 use crate::{
     fence::Fence,
-    objects::Objects,
+    orders::{Order, Orders},
     progress::{Progress, Rate},
-    task::{self, BuiltSource, Commons, Control, Ending, Failure, Job, Shown},
+    task::{self, BuiltSource, Control, Ending, Failure, Shown},
 };
 
 /// Ended epochs that are remembered; far more than a worker has tasks.
@@ -38,16 +39,14 @@ struct Active {
     rate: Rate,
     /// What was reported last, when, and on which session.
     reported: Option<(v1::RunState, Instant, u64)>,
-    source: Arc<BuiltSource>,
-    sink: String,
+    /// What it reads; a partition reads nothing.
+    source: Option<Arc<BuiltSource>>,
+    labels: [KeyValue; 2],
 }
 
 /// All runs of a worker.
 pub(crate) struct Runs {
-    objects: Objects,
-    commons: Arc<Commons>,
-    fence: Arc<Fence>,
-    wake: Arc<Notify>,
+    orders: Orders,
     active: HashMap<TaskId, Active>,
     ids: HashMap<Id, TaskId>,
     joins: JoinSet<Ending>,
@@ -58,12 +57,9 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    pub(crate) fn new(objects: Objects, commons: Arc<Commons>, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(orders: Orders) -> Self {
         Self {
-            objects,
-            commons,
-            fence: Fence::new(),
-            wake,
+            orders,
             active: HashMap::new(),
             ids: HashMap::new(),
             joins: JoinSet::new(),
@@ -79,7 +75,7 @@ impl Runs {
     }
 
     pub(crate) fn fence(&self) -> &Arc<Fence> {
-        &self.fence
+        &self.orders.fence
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -89,7 +85,7 @@ impl Runs {
     /// Carries out a list and returns what must be answered to it.
     pub(crate) async fn apply(&mut self, list: v1::SetTasks, received: Instant) -> Vec<v1::Released> {
         let mut answers = Vec::new();
-        self.objects.take(&list.sources, &list.sinks);
+        self.orders.take(&list);
         let mut wanted: HashMap<TaskId, Epoch> = HashMap::new();
         for stop in &list.stop {
             let Some((task, epoch)) = named(stop.task.as_ref(), stop.epoch) else { continue };
@@ -147,86 +143,57 @@ impl Runs {
     fn want(&mut self, run: v1::RunTask, received: Instant) -> Option<v1::Released> {
         let (task, epoch) = named(run.task.as_ref(), run.epoch)?;
         if let Some(active) = self.active.get(&task) {
-            if let Some(split) = task.split() {
-                active.source.source.share(split, run.readers.max(1));
+            if let (Some(split), Some(source)) = (task.split(), &active.source) {
+                source.source.share(split, run.readers.max(1));
             }
             return None;
         }
         if let Some(released) = self.said(&task, epoch).filter(|_| !mutant::on("stopped_epoch_starts")) {
             return Some(released);
         }
-        match self.prepare(&task, epoch, run, received) {
-            Ok(job) => {
-                self.start(job);
+        match self.orders.prepare(&task, epoch, run, received) {
+            Ok(order) => {
+                order.into_iter().for_each(|order| self.start(order));
                 None
             }
             Err(failure) => Some(self.end(&task, epoch, Ending::failed(failure), None)),
         }
     }
 
-    fn prepare(
-        &mut self,
-        task: &TaskId,
-        epoch: Epoch,
-        run: v1::RunTask,
-        at: Instant,
-    ) -> Result<Job, Failure> {
-        let bug = |error: String| Failure { error, kind: "bug" };
-        let source: ObjectId = run.source_id.parse().map_err(|e| bug(format!("{e}")))?;
-        let start = run.start.ok_or_else(|| bug("a run without a start".to_owned()))?;
-        let mut start = Position::try_from(start).map_err(|e| bug(e.to_string()))?;
-        if mutant::on("run_begins_at_horizon") && matches!(start, Position::After(_)) {
-            start = Position::Start(model::StartFrom::Horizon);
-        }
-        let source = self.objects.source(source)?;
-        let sink = self.objects.sink(task.sink)?;
-        let split = task.split().ok_or_else(|| bug("a partition cannot be run yet".to_owned()))?.clone();
-        source.source.share(&split, run.readers.max(1));
-        let mut gate = run.gate.map(from_wire).unwrap_or_default();
-        if mutant::on("gate_by_wall_clock") {
-            gate = gate
-                .saturating_sub(Duration::from_millis(chrono::Utc::now().timestamp_millis().unsigned_abs()));
-        }
-        Ok(Job {
-            task: task.clone(),
-            split,
-            epoch,
-            shown: Shown::new(start.clone(), Arc::clone(&self.wake)),
-            start,
-            caught_up_at: run.caught_up_at_ms.map(Timestamp),
-            gate: at + gate,
-            source,
-            sink,
-            fence: Arc::clone(&self.fence),
-            commons: Arc::clone(&self.commons),
-        })
-    }
-
-    fn start(&mut self, job: Job) {
+    fn start(&mut self, order: Order) {
         let (tell, control) = Control::new();
-        let (task, epoch, shown) = (job.task.clone(), job.epoch, Arc::clone(&job.shown));
-        let interval = job.sink.common.checkpoint_interval;
-        let progress = Progress::new(&task, epoch, job.start.clone(), interval);
-        let (source, sink) = (Arc::clone(&job.source), job.sink.spec.name.clone());
-        tracing::info!(%task, %epoch, start = %job.start, "a run starts");
-        let abort = self.joins.spawn(task::run(Arc::new(job), control));
+        let tenure = Arc::clone(order.tenure());
+        let (task, epoch, shown) = (tenure.task.clone(), tenure.epoch, Arc::clone(&tenure.shown));
+        let start = shown.reached().position;
+        let interval = tenure.sink.common.checkpoint_interval;
+        let progress = Progress::new(&task, epoch, start.clone(), interval);
+        let labels = task::labels(&tenure.source_name, &tenure.sink.spec.name);
+        let (abort, source) = match order {
+            Order::Reads(job) => {
+                tracing::info!(%task, %epoch, %start, "a run starts");
+                let source = Arc::clone(&job.source);
+                (self.joins.spawn(task::run(Arc::from(job), control)), Some(source))
+            }
+            Order::Writes(tenure) => {
+                tracing::info!(%task, %epoch, "a run of a partition starts");
+                let door = Arc::clone(self.orders.peers.door());
+                (self.joins.spawn(task::run_partition(tenure, door, control)), None)
+            }
+        };
         self.ids.insert(abort.id(), task.clone());
-        let rate = Rate::default();
-        self.active.insert(
-            task,
-            Active {
-                epoch,
-                abort,
-                tell,
-                deadline: None,
-                shown,
-                progress,
-                rate,
-                reported: None,
-                source,
-                sink,
-            },
-        );
+        let active = Active {
+            epoch,
+            abort,
+            tell,
+            deadline: None,
+            shown,
+            progress,
+            rate: Rate::default(),
+            reported: None,
+            source,
+            labels,
+        };
+        self.active.insert(task, active);
     }
 
     /// The next run that ends; never, while none runs. Cancel safe.
@@ -299,13 +266,13 @@ impl Runs {
 
     /// P2: ends every run for good. New runs get a new fence. When this returns nothing of the old ones is left.
     pub(crate) async fn fence_all(&mut self) {
-        self.fence.end();
+        self.orders.fence.end();
         let tasks: Vec<TaskId> = self.active.keys().cloned().collect();
         self.joins.abort_all();
         for task in tasks {
             self.drop_now(&task).await;
         }
-        self.fence = Fence::new();
+        self.orders.fence = Fence::new();
     }
 
     /// Tells every run to drain by then.
@@ -358,16 +325,16 @@ impl Runs {
     /// Splits whose end was seen since this was asked last.
     pub(crate) fn splits_ended(&self) -> Vec<v1::SplitEnded> {
         let ended = self.active.iter().filter(|(_, run)| run.shown.take_split_ended());
-        let message = |(task, run): (&TaskId, &Active)| v1::SplitEnded {
-            source_id: run.source.spec.id.to_string(),
-            split: task.work.to_string(),
+        let message = |(task, run): (&TaskId, &Active)| {
+            let source_id = run.source.as_ref()?.spec.id.to_string();
+            Some(v1::SplitEnded { source_id, split: task.work.to_string() })
         };
-        ended.map(message).collect()
+        ended.filter_map(message).collect()
     }
 
     /// How every run is whose state is another than was said, or of which nothing was said for the leader's pace.
     pub(crate) fn reports(&mut self, link: u64, now: Instant) -> Vec<v1::Report> {
-        let metrics = &self.commons.metrics;
+        let metrics = &self.orders.commons.metrics;
         // A beat that comes a little early must not make it every second one.
         let pace = self.pace.saturating_sub(Duration::from_millis(500));
         let report = |(task, run): (&TaskId, &mut Active)| {
@@ -375,8 +342,9 @@ impl Runs {
             let (records, bytes) =
                 run.rate.seen(totals.read.load(Relaxed), totals.read_bytes.load(Relaxed), now);
             let age = run.progress.age(&run.shown.reached(), now);
-            let labels = task::labels(&run.source.spec.name, &run.sink);
-            metrics.checkpoint_age.record(age.as_secs_f64(), &labels);
+            if run.source.is_some() {
+                metrics.checkpoint_age.record(age.as_secs_f64(), &run.labels);
+            }
             v1::Report {
                 task: Some(task.into()),
                 epoch: Some(run.epoch.into()),

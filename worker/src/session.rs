@@ -19,16 +19,18 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Config, Error, Result,
     budget::Budget,
     cpu::Cpu,
+    exchange::{Door, Peers},
     identity::Identity,
     link::{Phase, Reached, Targets, attach},
     metrics::Metrics,
     objects::Objects,
+    orders::Orders,
     runs::{Runs, from_wire},
     task::Commons,
 };
@@ -44,6 +46,15 @@ const SENT_MAX: usize = 64;
 /// After an orderly stop was announced: how long the leader may take to say what goes where.
 const HANDOFF_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How this process reaches others and is reached.
+pub(crate) struct Exchange {
+    /// Where others reach its partitions; empty if they cannot.
+    pub(crate) address: String,
+    pub(crate) wire: Wire,
+    pub(crate) door: Arc<Door>,
+    pub(crate) served: Option<DropGuard>,
+}
+
 /// The one loop of a worker.
 pub(crate) struct Session {
     config: Config,
@@ -54,6 +65,9 @@ pub(crate) struct Session {
     runs: Runs,
     wake: Arc<Notify>,
     targets: Targets,
+    exchange_address: String,
+    /// The exchange is served for as long as this is here.
+    _served: Option<DropGuard>,
     links: u64,
     /// The newest leader that was heard (P4).
     leader: u64,
@@ -100,7 +114,7 @@ impl Session {
     pub(crate) fn new(
         config: Config,
         identity: Identity,
-        (registry, wire): (Registry, Wire),
+        (registry, exchange): (Registry, Exchange),
         cancel: CancellationToken,
     ) -> Self {
         let budget = Budget::new(config.memory_budget);
@@ -115,14 +129,19 @@ impl Session {
         };
         let wake = Arc::new(Notify::new());
         let now = Instant::now();
+        let Exchange { address, wire, door, served } = exchange;
+        let peers = Arc::new(Peers::new(identity.process.clone(), door, wire.clone()));
+        let orders = Orders::new(Objects::new(registry), Arc::new(commons), peers, Arc::clone(&wake));
         Self {
             targets: Targets::new(config.coordinators.clone(), wire),
             cpu: Cpu::new(config.measure_cpu),
+            exchange_address: address,
+            _served: served,
             config,
             identity,
             cancel,
             budget,
-            runs: Runs::new(Objects::new(registry), Arc::new(commons), Arc::clone(&wake)),
+            runs: Runs::new(orders),
             wake,
             links: 0,
             leader: 0,
@@ -223,7 +242,7 @@ impl Session {
 
     fn hello(&mut self) -> v1::Hello {
         v1::Hello {
-            exchange_address: String::new(),
+            exchange_address: self.exchange_address.clone(),
             worker: self.identity.worker.clone(),
             process: self.identity.process.clone(),
             instance: self.identity.instance.clone(),

@@ -9,9 +9,9 @@ use arrow::{
 };
 use connector::{Error, ErrorKind};
 use logic::ack::ChunkId;
-use model::{Batch, Column, Cursor, Ops};
+use model::{Batch, Column, Cursor, Ops, SplitId};
 
-use crate::task::{Job, Letter, REFUSALS_MAX};
+use crate::task::{Letter, REFUSALS_MAX};
 
 /// To what the data, the key and the error are cut, one after the other, until the target takes the letter. Base64 makes the
 /// first fit into a record of 1 MiB, the second into a message of 256 KiB.
@@ -26,14 +26,15 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
 /// A letter on its way.
 pub(super) struct Envelope {
     pub(super) chunk: ChunkId,
+    pub(super) split: SplitId,
     pub(super) letter: Letter,
     refusals: u32,
     cut: Option<usize>,
 }
 
 impl Envelope {
-    pub(super) fn new(chunk: ChunkId, letter: Letter) -> Self {
-        Self { chunk, letter, refusals: 0, cut: None }
+    pub(super) fn new(chunk: ChunkId, split: SplitId, letter: Letter) -> Self {
+        Self { chunk, split, letter, refusals: 0, cut: None }
     }
 
     /// Its size as JSON, about.
@@ -75,8 +76,7 @@ impl Envelope {
 }
 
 /// Letters as rows.
-pub(super) fn batch(job: &Job, letters: &[&Envelope]) -> connector::Result<Batch> {
-    let split = &job.split;
+pub(super) fn batch(source: &str, letters: &[&Envelope]) -> connector::Result<Batch> {
     let texts = |text: &dyn Fn(&Envelope) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(letters.iter().map(|letter| text(letter))))
     };
@@ -85,8 +85,8 @@ pub(super) fn batch(job: &Job, letters: &[&Envelope]) -> connector::Result<Batch
     let arrival = records().map(|record| record.arrived_at.0.saturating_mul(1000));
     let lengths = records().map(|record| i64::try_from(record.payload.len()).unwrap_or(i64::MAX));
     let columns: Vec<ArrayRef> = vec![
-        texts(&|_| job.source.spec.name.clone()),
-        texts(&|_| split.name().to_owned()),
+        texts(&|_| source.to_owned()),
+        texts(&|e| e.split.name().to_owned()),
         texts(&|e| e.letter.record.cursor.offset().to_owned()),
         Arc::new(Int64Array::from_iter(records().map(|record| sub(&record.cursor)))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(arrival).with_timezone("UTC")),
@@ -105,7 +105,7 @@ pub(super) fn batch(job: &Job, letters: &[&Envelope]) -> connector::Result<Batch
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use model::{RawRecord, Timestamp};
+    use model::{Creation, RawRecord, Timestamp};
 
     use super::*;
 
@@ -116,7 +116,7 @@ mod tests {
             payload: Bytes::from(vec![b'x'; data]),
             arrived_at: Timestamp(0),
         };
-        Envelope::new(ChunkId(0), Letter { record, error: error.to_owned() })
+        Envelope::new(ChunkId(0), SplitId::new(Creation(1), "s"), Letter { record, error: error.to_owned() })
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! and marked, and if the target takes no form of it the run ends before its record: nothing is dropped. Letters are at least
 //! once and claim no order, so an attempt of unknown outcome is simply made again.
 
+mod desks;
 mod letter;
 
 use std::{
@@ -17,10 +18,12 @@ use std::{
 use connector::{Error, ErrorKind, OptionError, SinkWriter};
 use futures::future::BoxFuture;
 use logic::ack::ChunkId;
+use model::SplitId;
 use sql::DeadLetterSink;
 use tokio::time::Instant;
 
-use crate::task::{BuiltSink, Failure, Job, Letter, Part, Retry, Trouble, labels, pause_after_refusal};
+use crate::task::{BuiltSink, Failure, Letter, Part, Retry, Tenure, Trouble, labels, pause_after_refusal};
+pub(crate) use desks::Desks;
 use letter::Envelope;
 
 /// The target of dead letters as this process has it.
@@ -47,7 +50,7 @@ pub(crate) struct Buried {
 
 /// The dead letters of one run on their way.
 pub(crate) struct DeadLetters {
-    job: Arc<Job>,
+    tenure: Arc<Tenure>,
     target: Arc<BuiltSink>,
     queue: VecDeque<Envelope>,
     writer: Writer,
@@ -55,9 +58,9 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
-    pub(crate) fn new(job: &Arc<Job>, target: &Arc<BuiltSink>) -> Self {
+    pub(crate) fn new(tenure: &Arc<Tenure>, target: &Arc<BuiltSink>) -> Self {
         Self {
-            job: Arc::clone(job),
+            tenure: Arc::clone(tenure),
             target: Arc::clone(target),
             queue: VecDeque::new(),
             writer: None,
@@ -66,8 +69,8 @@ impl DeadLetters {
     }
 
     /// Another letter of a chunk. Bounded by the memory that the chunk holds.
-    pub(crate) fn push(&mut self, chunk: ChunkId, letter: Letter) {
-        self.queue.push_back(Envelope::new(chunk, letter));
+    pub(crate) fn push(&mut self, chunk: ChunkId, split: SplitId, letter: Letter) {
+        self.queue.push_back(Envelope::new(chunk, split, letter));
     }
 
     /// True when nothing is on its way.
@@ -82,7 +85,7 @@ impl DeadLetters {
                 return std::future::pending().await;
             }
             let burial = Burial {
-                job: Arc::clone(&self.job),
+                tenure: Arc::clone(&self.tenure),
                 target: Arc::clone(&self.target),
                 writer: self.writer.take(),
                 retry: Retry::default(),
@@ -115,7 +118,7 @@ impl DeadLetters {
 
 /// Letters that are written until each is durable, or one of them cannot be.
 struct Burial {
-    job: Arc<Job>,
+    tenure: Arc<Tenure>,
     target: Arc<BuiltSink>,
     writer: Writer,
     retry: Retry,
@@ -132,7 +135,7 @@ impl Burial {
                 break;
             }
         }
-        self.job.shown.trouble(Part::DeadLetter, None);
+        self.tenure.shown.trouble(Part::DeadLetter, None);
         (self.writer, self.buried)
     }
 
@@ -175,16 +178,16 @@ impl Burial {
     }
 
     async fn attempt(&mut self, part: &[usize]) -> connector::Result<Vec<(usize, Error)>> {
-        let limit = self.job.commons.write_attempt_timeout;
+        let limit = self.tenure.commons.write_attempt_timeout;
         let too_late =
             |_| Error::new(ErrorKind::Unavailable, "the dead letter target did not answer in time");
-        let fence = &self.job.fence;
+        let fence = &self.tenure.fence;
         let letters: Vec<&Envelope> = part.iter().filter_map(|at| self.letters.get(*at)).collect();
-        let batch = letter::batch(&self.job, &letters)?;
+        let batch = letter::batch(&self.tenure.source_name, &letters)?;
         let open = match &mut self.writer {
             Some(open) => open,
             None => {
-                let (task, run) = (&self.job.task, self.job.run());
+                let (task, run) = (&self.tenure.task, self.tenure.run());
                 let opening = fence.guard(self.target.sink.open(task, &run));
                 self.writer.insert(tokio::time::timeout(limit, opening).await.map_err(too_late)??)
             }
@@ -202,7 +205,7 @@ impl Burial {
             return;
         }
         if self.retry.worked() {
-            self.job.shown.trouble(Part::DeadLetter, None);
+            self.tenure.shown.trouble(Part::DeadLetter, None);
         }
         for letter in letters.iter().filter_map(|at| self.letters.get(*at)) {
             self.buried.chunks.push(letter.chunk);
@@ -213,14 +216,14 @@ impl Burial {
                     record.payload.len(),
                     letter.letter.error
                 );
-                tracing::warn!(task = %self.job.task, record = %record.cursor, error, "a dead letter was cut");
-                self.job.shown.bad(&record.cursor, &error, &record.payload, "dead_letter");
+                tracing::warn!(task = %self.tenure.task, record = %record.cursor, error, "a dead letter was cut");
+                self.tenure.shown.bad(&record.cursor, &error, &record.payload, "dead_letter");
             }
         }
         let count = letters.len() as u64;
-        self.job.shown.totals.dead_lettered.fetch_add(count, Relaxed);
-        let labels = labels(&self.job.source.spec.name, &self.job.sink.spec.name);
-        self.job.commons.metrics.dead_letter_records.add(count, &labels);
+        self.tenure.shown.totals.dead_lettered.fetch_add(count, Relaxed);
+        let labels = labels(&self.tenure.source_name, &self.tenure.sink.spec.name);
+        self.tenure.commons.metrics.dead_letter_records.add(count, &labels);
     }
 
     /// The target refused one letter alone: how long to wait until it is tried once more, perhaps shorter.
@@ -229,7 +232,7 @@ impl Burial {
         match letter.refused() {
             Some(times) => Ok(pause_after_refusal(times)),
             None => {
-                let (cursor, split) = (&letter.letter.record.cursor, &self.job.split);
+                let (cursor, split) = (&letter.letter.record.cursor, &letter.split);
                 let target = &self.target.spec.connector;
                 let error = format!(
                     "the dead letter of record {cursor} of split `{split}` was refused by the dead-letter sink (`{target}`): \
@@ -248,10 +251,10 @@ impl Burial {
             return Err(Failure { error: format!("dead letters: {error}"), kind: kind.as_str() });
         }
         let pause = self.retry.failed(kind).max(Duration::from_millis(50));
-        tracing::warn!(task = %self.job.task, %error, ?pause, "dead letters wait for their target");
+        tracing::warn!(task = %self.tenure.task, %error, ?pause, "dead letters wait for their target");
         let retry_at = Instant::now() + pause;
         let trouble = Trouble { error: format!("dead letters: {error}"), kind: kind.as_str(), retry_at };
-        self.job.shown.trouble(Part::DeadLetter, Some(trouble));
+        self.tenure.shown.trouble(Part::DeadLetter, Some(trouble));
         tokio::time::sleep(pause).await;
         Ok(())
     }

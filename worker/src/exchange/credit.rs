@@ -21,13 +21,12 @@ pub(crate) struct Pool {
     size: u64,
     streams: AtomicU64,
     window: watch::Sender<u64>,
-    used: AtomicU64,
 }
 
 impl Pool {
     pub(crate) fn new(size: u64) -> Arc<Self> {
         let window = watch::Sender::new(window(size, 1));
-        Arc::new(Self { size, streams: AtomicU64::new(0), window, used: AtomicU64::new(0) })
+        Arc::new(Self { size, streams: AtomicU64::new(0), window })
     }
 
     /// Another stream is open until the place is dropped.
@@ -44,17 +43,6 @@ impl Pool {
     fn count(&self, streams: u64) {
         let new = window(self.size, streams);
         self.window.send_if_modified(|old| std::mem::replace(old, new) != new);
-    }
-
-    /// Bytes of parts came in, until the hold is dropped.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Hold {
-        self.used.fetch_add(bytes, Ordering::SeqCst);
-        Hold(Arc::clone(self), bytes)
-    }
-
-    /// Bytes of parts that are not acked.
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::SeqCst)
     }
 }
 
@@ -74,16 +62,6 @@ impl Drop for Place {
     }
 }
 
-/// Bytes of a part that is not acked.
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<Pool>, u64);
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.used.fetch_sub(self.1, Ordering::SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,13 +77,5 @@ mod tests {
         assert!(1000 * *window.borrow() <= 64 << 20);
         places.truncate(16);
         assert_eq!(*window.borrow(), WINDOW_MAX);
-    }
-
-    #[test]
-    fn what_is_under_way_is_counted_until_it_is_let_go() {
-        let pool = Pool::new(1 << 20);
-        let (a, _b) = (pool.hold(100), pool.hold(20));
-        drop(a);
-        assert_eq!(pool.used(), 20);
     }
 }

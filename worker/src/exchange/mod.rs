@@ -9,8 +9,6 @@
 //! A stream is named by a run of a split and a run of a partition. What is sent is not kept: a stream that broke can be opened
 //! again only if nothing of it was lost. Who sends what is in `task::forward`, who takes it in `task::parts`.
 
-#![allow(dead_code, unused_imports, reason = "its callers come with the next change")]
-
 mod border;
 mod credit;
 mod door;
@@ -20,8 +18,8 @@ mod part;
 mod peers;
 mod serve;
 
-pub(crate) use credit::{Hold, Place};
-pub(crate) use door::{Acked, Arrival, Door, Entry, Open, Reason, Said};
+pub(crate) use credit::Place;
+pub(crate) use door::{Acked, Arrival, Door, Entry, Open, PARTS_MAX, Reason, Said};
 pub(crate) use hash::Partitioner;
 pub(crate) use part::{Part, Rows, split};
 pub(crate) use peers::{Line, Owner, Peers};

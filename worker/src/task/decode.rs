@@ -7,14 +7,13 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use logic::outbox::Order;
 use model::{Batch, Cursor, OnError, Ops, Position};
 use opentelemetry::KeyValue;
 use sql::Projection;
 
 use super::{
     chunk::{Chunk, Failure, Letter},
-    job::Job,
+    job::{Job, Tenure},
     keys::KeyHasher,
     refusal::sample,
 };
@@ -213,23 +212,15 @@ impl Stage {
 
     fn hash_keys(&mut self, chunk: &mut Chunk) -> Result<(), Failure> {
         let Some(batch) = &chunk.batch else { return Ok(()) };
-        if !matches!(self.job.sink.order(), Order::Key | Order::Single) {
-            return Ok(());
-        }
-        let config =
-            |e: arrow::error::ArrowError| Failure { error: format!("primary key: {e}"), kind: "config" };
-        if self.hasher.is_none() {
-            let names = &self.job.sink.spec.primary_key;
-            self.hasher = Some(KeyHasher::new(&batch.rows.schema(), names).map_err(config)?);
-        }
-        if let Some(hasher) = &self.hasher {
-            chunk.keys = hasher.hash(&batch.rows).map_err(config)?;
+        // Of rows that are sent on it is their partition that keeps the order.
+        if self.job.partitions.is_none() {
+            chunk.keys = self.job.sink.keys_of(&batch.rows, &mut self.hasher)?;
         }
         Ok(())
     }
 }
 
-impl Job {
+impl Tenure {
     /// Values that did not fit their column.
     fn count_nulls(&self, values: u64) {
         if values > 0 {

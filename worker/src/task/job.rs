@@ -1,17 +1,23 @@
 //! Everything one run needs, and how the session speaks to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use connector::{Sink, SinkCommon, Source};
 use logic::{mutant, outbox::Order};
-use model::{Epoch, Position, SinkSpec, SourceSpec, SplitId, TaskId, Timestamp};
+use model::{Distribution, Epoch, Position, SinkSpec, SourceSpec, SplitId, TaskId, Timestamp};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
 
 use super::{chunk::Failure, shown::Shown};
-use crate::{budget::Budget, fence::Fence, metrics::Metrics, reading::Readings};
+use crate::{
+    budget::Budget,
+    exchange::{Owner, Peers},
+    fence::Fence,
+    metrics::Metrics,
+    reading::Readings,
+};
 
 /// A source as this process has it: shared by all its tasks.
 pub(crate) struct BuiltSource {
@@ -33,10 +39,18 @@ pub(crate) struct BuiltSink {
 }
 
 impl BuiltSink {
+    /// The columns whose rows stay in order: without a key of its own, a sink that is distributed by key has that one.
+    pub(crate) fn key(&self) -> &[String] {
+        match &self.spec.distribution {
+            Distribution::Key { columns, .. } if self.spec.primary_key.is_empty() => columns,
+            _ => &self.spec.primary_key,
+        }
+    }
+
     pub(crate) fn order(&self) -> Order {
         match self.common.ordering {
             connector::Ordering::None => Order::Free,
-            connector::Ordering::Key if self.spec.primary_key.is_empty() => Order::Whole,
+            connector::Ordering::Key if self.key().is_empty() => Order::Whole,
             connector::Ordering::Key
                 if self.sink.capability().piecemeal && !mutant::on("two_rows_of_a_key_in_a_request") =>
             {
@@ -58,28 +72,50 @@ pub(crate) struct Commons {
     pub(crate) settle_deadline: Duration,
 }
 
-/// One run: one epoch of a task (P6).
-pub(crate) struct Job {
+/// One run: one epoch of a task, for as long as this process has it (P6).
+pub(crate) struct Tenure {
     pub(crate) task: TaskId,
-    /// The split that it reads.
-    pub(crate) split: SplitId,
     pub(crate) epoch: Epoch,
-    pub(crate) start: Position,
-    /// The last moment at which everything in the split had been delivered.
-    pub(crate) caught_up_at: Option<Timestamp>,
     /// Before it the run writes and acks nothing (P10).
     pub(crate) gate: Instant,
-    pub(crate) source: Arc<BuiltSource>,
+    pub(crate) source_name: String,
     pub(crate) sink: Arc<BuiltSink>,
     pub(crate) fence: Arc<Fence>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) commons: Arc<Commons>,
 }
 
-impl Job {
+impl Tenure {
     pub(crate) fn run(&self) -> connector::Run {
         connector::Run { epoch: self.epoch, sink_instance: self.sink.spec.instance }
     }
+}
+
+/// The run of a task that reads a split.
+pub(crate) struct Job {
+    /// The split that it reads.
+    pub(crate) split: SplitId,
+    pub(crate) start: Position,
+    /// The last moment at which everything in the split had been delivered.
+    pub(crate) caught_up_at: Option<Timestamp>,
+    pub(crate) source: Arc<BuiltSource>,
+    pub(crate) tenure: Arc<Tenure>,
+    /// Who writes what it reads, if it does not itself.
+    pub(crate) partitions: Option<Partitions>,
+}
+
+impl Deref for Job {
+    type Target = Tenure;
+    fn deref(&self) -> &Tenure {
+        &self.tenure
+    }
+}
+
+/// The set of partitions that a run sends to, for its whole life (P16).
+pub(crate) struct Partitions {
+    /// In the order of their numbers.
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// How a run ended.

@@ -8,6 +8,9 @@ use arrow::{
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
 };
+use logic::outbox::Order;
+
+use super::{chunk::Failure, job::BuiltSink};
 
 /// Hashes the key columns of batches of one schema.
 pub(crate) struct KeyHasher {
@@ -28,6 +31,24 @@ impl KeyHasher {
         let columns: Vec<_> = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
         let rows = self.converter.convert_columns(&columns)?;
         Ok(rows.iter().map(|row| hash(row.as_ref())).collect())
+    }
+}
+
+impl BuiltSink {
+    /// The hash of each row's key; nothing if order does not ask for it.
+    pub(crate) fn keys_of(
+        &self,
+        batch: &RecordBatch,
+        hasher: &mut Option<KeyHasher>,
+    ) -> Result<Vec<u64>, Failure> {
+        if !matches!(self.order(), Order::Key | Order::Single) {
+            return Ok(Vec::new());
+        }
+        let config = |e: ArrowError| Failure { error: format!("primary key: {e}"), kind: "config" };
+        if hasher.is_none() {
+            *hasher = Some(KeyHasher::new(&batch.schema(), self.key()).map_err(config)?);
+        }
+        hasher.as_ref().map_or_else(|| Ok(Vec::new()), |hasher| hasher.hash(batch)).map_err(config)
     }
 }
 

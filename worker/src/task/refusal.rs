@@ -10,11 +10,14 @@ use std::{
 };
 
 use arrow::{array::AsArray as _, util::display::array_value_to_string};
-use logic::outbox::{Failure as Again, Outcome, RequestId, Row};
+use logic::{
+    ack::ChunkId,
+    outbox::{Failure as Again, Outbox, Outcome, RequestId, Row},
+};
 use model::Batch;
 use tokio::time::Instant;
 
-use super::{shown::SAMPLE_MAX, writer::Writer};
+use super::{intake::Intake, shown::SAMPLE_MAX, writer::Writer};
 
 /// How often a row, or a dead letter, is refused before that is believed.
 pub(crate) const REFUSALS_MAX: u32 = 3;
@@ -87,7 +90,7 @@ impl Refusals {
     }
 }
 
-impl Writer {
+impl<I: Intake> Writer<I> {
     /// What came of a request, now that `failed` of the rows that were `asked` did not land. `None`: some are tried once more.
     pub(super) fn decide(
         &mut self,
@@ -102,11 +105,12 @@ impl Writer {
         }
         all.extend(failed);
         let times =
-            |row: usize| self.outbox.row(id, row).map_or(REFUSALS_MAX, |row| self.refusals.times(row));
+            |row: usize| self.pile.outbox.row(id, row).map_or(REFUSALS_MAX, |row| self.refusals.times(row));
         let is_open =
             |(row, failure): &(&usize, &Again)| **failure == Again::Refused && times(**row) < REFUSALS_MAX;
         let asked: Vec<usize> = all.iter().filter(is_open).map(|(row, _)| *row).collect();
-        let outage = all.values().any(|failure| matches!(failure, Again::Again | Again::Unknown));
+        let outage = all.values().any(|failure| matches!(failure, Again::Again | Again::Unknown))
+            || asked.iter().any(|row| self.pile.outbox.is_given_up(id, *row));
         if asked.is_empty() || outage || self.settling {
             for row in asked {
                 all.insert(row, Again::Again);
@@ -129,16 +133,31 @@ impl Writer {
         let (id, doubt) = self.refusals.doubts.iter_mut().find(|(_, doubt)| due(doubt))?;
         doubt.due = None;
         let id = *id;
-        let rows = doubt.asked.iter().filter_map(|row| self.outbox.row(id, *row)).collect();
-        self.outbox.restart(id, self.origin.elapsed());
+        let rows = doubt.asked.iter().filter_map(|row| self.pile.outbox.row(id, *row)).collect();
+        self.pile.outbox.restart(id, self.now());
         Some((id, rows))
     }
 
     /// The run ends: what waits to be tried once more is left to the next one.
     pub(super) fn give_up_doubts(&mut self) {
         self.settling = true;
-        let waiting: Vec<RequestId> =
-            self.refusals.doubts.iter().filter(|(_, doubt)| doubt.due.is_some()).map(|(id, _)| *id).collect();
+        self.leave(|_, _| true);
+    }
+
+    /// Some rows may have been given up: requests whose doubts are about such are over.
+    pub(super) fn leave_given_up(&mut self) {
+        if self.refusals.rows.is_empty() {
+            return;
+        }
+        self.leave(|outbox, (id, doubt)| doubt.asked.iter().any(|row| outbox.is_given_up(id, *row)));
+        let held = &self.pile.held;
+        self.refusals.rows.retain(|(chunk, _), _| held.get(ChunkId(*chunk)).is_some());
+    }
+
+    fn leave(&mut self, which: impl Fn(&Outbox, (RequestId, &Doubt)) -> bool) {
+        let outbox = &self.pile.outbox;
+        let waits = |(id, doubt): &(&RequestId, &Doubt)| doubt.due.is_some() && which(outbox, (**id, *doubt));
+        let waiting: Vec<RequestId> = self.refusals.doubts.iter().filter(waits).map(|(id, _)| *id).collect();
         for id in waiting {
             let Some(doubt) = self.refusals.answered(id) else { continue };
             let failed = doubt.asked.iter().map(|row| (*row, Again::Again)).collect();

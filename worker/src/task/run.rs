@@ -1,21 +1,25 @@
 //! One run from its start to its end: the writer is opened, the start is settled, reader and writer work side by side in one
 //! tokio task, so that dropping that task drops everything the run has under way.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use connector::{Error, ErrorKind, SinkWriter};
-use model::Position;
+use model::{Position, SplitId};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     chunk::Failure,
     decode::Stage,
-    job::{Control, Ending, Job},
+    forward::Forwarder,
+    job::{Control, Ending, Job, Tenure},
+    parts::Parts,
+    prefix::Prefix,
     reader::Reader,
     retry::Retry,
     shown::{Part, Trouble},
     writer::Writer,
 };
+use crate::exchange::Door;
 
 /// Chunks between reader and writer; the byte budget bounds what they hold.
 const FEED: usize = 8;
@@ -23,7 +27,7 @@ const FEED: usize = 8;
 /// How long opening a sink's writer may take before it is tried again.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Runs one epoch of a task until it is told to stop or must fail (P6).
+/// Runs one epoch of a task that reads a split until it is told to stop or must fail (P6).
 pub(crate) async fn run(job: Arc<Job>, control: Control) -> Ending {
     let fence = Arc::clone(&job.fence);
     let ending = work(job, control).await;
@@ -31,40 +35,76 @@ pub(crate) async fn run(job: Arc<Job>, control: Control) -> Ending {
     Ending { drained: ending.drained && fence.holds(), ..ending }
 }
 
-async fn work(job: Arc<Job>, mut control: Control) -> Ending {
+/// The same of a task that writes a partition.
+pub(crate) async fn run_partition(tenure: Arc<Tenure>, door: Arc<Door>, mut control: Control) -> Ending {
+    // From now on streams are taken in: what they bring waits for the sink to open.
+    let parts = Parts::new(&tenure, &door);
     let opened = tokio::select! { biased;
         _ = control.stopping() => return Ending::drained(),
-        opened = open(&job) => opened,
+        opened = open(&tenure, None) => opened,
     };
-    let prepared = opened.and_then(|(sink, start)| Ok((sink, Stage::new(&job, start.clone())?, start)));
-    let (sink, stage, start) = match prepared {
-        Ok(prepared) => prepared,
-        Err(failure) => return Ending::failed(failure),
+    let ending = match opened {
+        Ok((sink, _)) => Writer::new(&tenure, None, sink, parts).run(control).await,
+        Err(failure) => Ending::failed(failure),
     };
-    let (feed, fed) = mpsc::channel(FEED);
-    let mut writing = Box::pin(Writer::new(&job, sink, start).run(fed, control));
-    let mut reading = Box::pin(Reader::new(&job, stage, feed).run());
-    tokio::select! { biased;
-        ending = &mut writing => return ending,
-        () = &mut reading => {}
-    }
-    writing.await
+    Ending { drained: ending.drained && tenure.fence.holds(), ..ending }
 }
 
+async fn work(job: Arc<Job>, mut control: Control) -> Ending {
+    let (feed, fed) = mpsc::channel(FEED);
+    if let Some(partitions) = &job.partitions {
+        job.shown.starts_at(job.start.clone());
+        return match Stage::new(&job, job.start.clone()) {
+            Ok(stage) => {
+                let forwarding = Forwarder::new(&job, partitions, fed).run(control);
+                together(forwarding, Reader::new(&job, stage, feed).run()).await
+            }
+            Err(failure) => Ending::failed(failure),
+        };
+    }
+    let opened = tokio::select! { biased;
+        _ = control.stopping() => return Ending::drained(),
+        opened = open(&job.tenure, Some(&job.split)) => opened,
+    };
+    let prepared = opened.and_then(|(sink, remembered)| {
+        let start = remembered.unwrap_or_else(|| job.start.clone());
+        job.shown.starts_at(start.clone());
+        Ok((sink, Stage::new(&job, start.clone())?, start))
+    });
+    match prepared {
+        Ok((sink, stage, start)) => {
+            let intake = Prefix::new(&job, start, fed);
+            let writing = Writer::new(&job.tenure, Some(&job.source), sink, intake).run(control);
+            together(writing, Reader::new(&job, stage, feed).run()).await
+        }
+        Err(failure) => Ending::failed(failure),
+    }
+}
+
+/// Reads and delivers side by side: what was read is delivered after the end of reading too.
+async fn together(delivering: impl Future<Output = Ending>, reading: impl Future<Output = ()>) -> Ending {
+    let (mut delivering, mut reading) = (Box::pin(delivering), Box::pin(reading));
+    tokio::select! { biased;
+        ending = &mut delivering => return ending,
+        () = &mut reading => {}
+    }
+    delivering.await
+}
+
+type Opened = (Box<dyn SinkWriter>, Option<Position>);
+
 /// Opens the sink's writer and asks where the destination itself wants to go on.
-async fn open(job: &Arc<Job>) -> Result<(Box<dyn SinkWriter>, Position), Failure> {
+async fn open(tenure: &Arc<Tenure>, split: Option<&SplitId>) -> Result<Opened, Failure> {
     let mut retry = Retry::default();
     loop {
         let late = |_| Error::new(ErrorKind::Unavailable, "the destination did not open in time");
-        let attempted = tokio::time::timeout(OPEN_TIMEOUT, attempt(job)).await.map_err(late);
+        let attempted = tokio::time::timeout(OPEN_TIMEOUT, attempt(tenure, split)).await.map_err(late);
         match attempted.flatten() {
-            Ok((sink, remembered)) => {
+            Ok(opened) => {
                 if retry.worked() {
-                    job.shown.trouble(Part::Sink, None);
+                    tenure.shown.trouble(Part::Sink, None);
                 }
-                let start = remembered.unwrap_or_else(|| job.start.clone());
-                job.shown.starts_at(start.clone());
-                return Ok((sink, start));
+                return Ok(opened);
             }
             Err(error) => {
                 let kind = error.kind();
@@ -72,22 +112,22 @@ async fn open(job: &Arc<Job>) -> Result<(Box<dyn SinkWriter>, Position), Failure
                     return Err(Failure { error: error.to_string(), kind: kind.as_str() });
                 }
                 let pause = retry.failed(kind).max(Duration::from_millis(50));
-                tracing::debug!(task = %job.task, %error, ?pause, "the destination cannot be opened yet");
+                tracing::debug!(task = %tenure.task, %error, ?pause, "the destination cannot be opened yet");
                 let retry_at = Instant::now() + pause;
                 let trouble = Trouble { error: error.to_string(), kind: kind.as_str(), retry_at };
-                job.shown.trouble(Part::Sink, Some(trouble));
+                tenure.shown.trouble(Part::Sink, Some(trouble));
                 tokio::time::sleep(pause).await;
             }
         }
     }
 }
 
-async fn attempt(job: &Arc<Job>) -> connector::Result<(Box<dyn SinkWriter>, Option<Position>)> {
-    let run = job.run();
-    let mut sink = job.fence.guard(job.sink.sink.open(&job.task, &run)).await?;
-    if !job.sink.sink.capability().transactional {
+async fn attempt(tenure: &Arc<Tenure>, split: Option<&SplitId>) -> connector::Result<Opened> {
+    let run = tenure.run();
+    let mut sink = tenure.fence.guard(tenure.sink.sink.open(&tenure.task, &run)).await?;
+    let Some(split) = split.filter(|_| tenure.sink.sink.capability().transactional) else {
         return Ok((sink, None));
-    }
-    let mut remembered = job.fence.guard(sink.resume_from()).await?;
-    Ok((sink, remembered.remove(&job.split)))
+    };
+    let mut remembered = tenure.fence.guard(sink.resume_from()).await?;
+    Ok((sink, remembered.remove(split)))
 }

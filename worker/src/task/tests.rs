@@ -390,19 +390,19 @@ impl Bench {
         };
         let start = self.start.clone();
         let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
-        let job = Job {
-            task: TaskId::reads(sink.spec.id, SplitId::new(Creation(1), "s-0")),
-            split: SplitId::new(Creation(1), "s-0"),
+        let split = SplitId::new(Creation(1), "s-0");
+        let tenure = Tenure {
+            task: TaskId::reads(sink.spec.id, split.clone()),
             epoch: Epoch { generation: 0, revision: 7 },
-            start,
-            caught_up_at: self.caught_up_at,
             gate: Instant::now() + self.gate,
-            source,
+            source_name: source.spec.name.clone(),
             sink: Arc::new(sink),
             fence: Arc::clone(&self.fence),
             shown: Arc::clone(&shown),
             commons,
         };
+        let (caught_up_at, tenure) = (self.caught_up_at, Arc::new(tenure));
+        let job = Job { split, start, caught_up_at, source, tenure, partitions: None };
         let (tell, control) = Control::new();
         Live { shown, tell, task: tokio::spawn(run(Arc::new(job), control)) }
     }

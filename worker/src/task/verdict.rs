@@ -15,22 +15,24 @@ use tokio::time::Instant;
 use super::{
     chunk::{Failure, Letter},
     decode::policy_name,
+    held::Kept,
+    intake::Intake,
     refusal::sample,
     shown::{Part, Trouble},
     writer::{Verdict, Writer},
 };
 
-impl Writer {
+impl<I: Intake> Writer<I> {
     /// Acks what is durable, keeps the rest. A failure means that the run must end.
     pub(super) fn resolve(&mut self, id: RequestId, verdict: Verdict) -> Option<Failure> {
-        self.job.commons.metrics.sink_inflight.add(-1, &[]);
+        self.tenure.commons.metrics.sink_inflight.add(-1, &[]);
         let doubt = self.refusals.answered(id);
         if doubt.is_none() && matches!(&verdict, Verdict::Answered(refused) if refused.is_empty()) {
             return self.conclude(id, &Outcome::Answered(Vec::new()), None);
         }
         let asked: Vec<usize> = match &doubt {
             Some(doubt) => doubt.asked.clone(),
-            None => (0..self.outbox.rows(id)).collect(),
+            None => (0..self.pile.outbox.rows(id)).collect(),
         };
         // Of several rows that are refused together it is not known yet which one is meant, unless each was refused before.
         let meant = doubt.is_some() || asked.len() == 1;
@@ -57,14 +59,14 @@ impl Writer {
         mut stop: Option<Failure>,
     ) -> Option<Failure> {
         let all_well = matches!(outcome, Outcome::Answered(failed) if failed.is_empty());
-        let resolved = self.outbox.resolve(id, outcome);
+        let resolved = self.pile.outbox.resolve(id, outcome);
         self.count(resolved.done.len(), resolved.refused.len(), resolved.again);
         for rows in resolved.done.chunk_by(|a, b| a.chunk == b.chunk) {
             rows.iter().for_each(|row| _ = self.refusals.forget(*row));
-            self.acks.ack(rows[0].chunk, rows.len());
+            self.intake.acked(rows[0].chunk, rows.len());
         }
         if all_well && self.retry_at.is_none() && self.retry.worked() {
-            self.job.shown.trouble(Part::Sink, None);
+            self.tenure.shown.trouble(Part::Sink, None);
         }
         for row in resolved.refused {
             let error = self.refusals.forget(row).unwrap_or_else(|| "refused".to_owned());
@@ -90,7 +92,7 @@ impl Writer {
             Verdict::Error(error)
                 if error.kind() == ErrorKind::Rejected || mutant::on("outage_uses_attempts") =>
             {
-                for place in asked.iter().filter(|_| meant).filter_map(|row| self.outbox.row(id, *row)) {
+                for place in asked.iter().filter(|_| meant).filter_map(|row| self.pile.outbox.row(id, *row)) {
                     self.refusals.refused(place, error.to_string());
                 }
                 (Outcome::Refused, None)
@@ -103,8 +105,8 @@ impl Writer {
     }
 
     fn count(&self, done: usize, refused: usize, again: usize) {
-        let metrics = &self.job.commons.metrics;
-        let sink = KeyValue::new("sink", self.job.sink.spec.name.clone());
+        let metrics = &self.tenure.commons.metrics;
+        let sink = KeyValue::new("sink", self.tenure.sink.spec.name.clone());
         for (result, rows) in [("delivered", done), ("rejected", refused)] {
             if rows > 0 {
                 metrics.sink_records.add(rows as u64, &[sink.clone(), KeyValue::new("result", result)]);
@@ -123,7 +125,7 @@ impl Writer {
     ) -> (Outcome, Option<Failure>) {
         let (mut failed, mut stop, mut worst): (Vec<(usize, Again)>, _, Option<Error>) = (vec![], None, None);
         for Rejected { row, error } in refused {
-            let place = asked.get(row).and_then(|row| Some((*row, self.outbox.row(id, *row)?)));
+            let place = asked.get(row).and_then(|row| Some((*row, self.pile.outbox.row(id, *row)?)));
             let Some((row, place)) = place else {
                 let error = format!("the sink refused row {row} of a request that has no such row: {error}");
                 return (Outcome::Unknown, Some(Failure { error, kind: "bug" }));
@@ -149,7 +151,7 @@ impl Writer {
     pub(super) fn trouble(&mut self, error: &Error) -> Option<Failure> {
         let kind = error.kind();
         match kind {
-            ErrorKind::Fenced => self.job.commons.metrics.fenced_writes.add(1, &[]),
+            ErrorKind::Fenced => self.tenure.commons.metrics.fenced_writes.add(1, &[]),
             ErrorKind::Bug => {}
             _ => {
                 // Many requests fail together in an outage: they count as one failure.
@@ -157,9 +159,9 @@ impl Writer {
                     let pause = self.retry.failed(kind);
                     let retry_at = Instant::now() + pause;
                     self.retry_at = Some(retry_at);
-                    tracing::debug!(task = %self.job.task, %error, ?pause, "the destination makes the writer wait");
+                    tracing::debug!(task = %self.tenure.task, %error, ?pause, "the destination makes the writer wait");
                     let trouble = Trouble { error: error.to_string(), kind: kind.as_str(), retry_at };
-                    self.job.shown.trouble(Part::Sink, Some(trouble));
+                    self.tenure.shown.trouble(Part::Sink, Some(trouble));
                 }
                 return None;
             }
@@ -169,9 +171,11 @@ impl Writer {
 
     /// A row that the destination refused has left the outbox: `on_error` decides.
     fn poison(&mut self, row: Row, error: String) -> Option<Failure> {
-        let policy = self.job.sink.common.on_error;
-        self.job.count_poison(policy, "rejected");
-        let chunk = self.held.get(row.chunk)?;
+        // Not if it was given up meanwhile: a newer run of its split brings it again (P21).
+        let Kept { split, chunk, .. } = self.pile.held.get(row.chunk)?;
+        let split = split.clone();
+        let policy = self.tenure.sink.common.on_error;
+        self.tenure.count_poison(policy, "rejected");
         let index = row.index as usize;
         let record = chunk.raw_of(index).cloned();
         let cursor = chunk.cursor(index)?.clone();
@@ -180,22 +184,26 @@ impl Writer {
             (None, Some(batch)) => sample(batch, index),
             (None, None) => Vec::new(),
         };
-        self.job.shown.bad(&cursor, &error, &sample, policy_name(policy));
-        match (policy, record, &mut self.sink_letters) {
-            (OnError::DeadLetter, Some(record), Some(desk)) => {
+        let of =
+            if self.tenure.task.split().is_some() { String::new() } else { format!("split `{split}`: ") };
+        self.tenure.shown.bad(&cursor, &format!("{of}{error}"), &sample, policy_name(policy));
+        match (policy, record) {
+            (OnError::DeadLetter, Some(record)) if self.pile.letters.takes_rows() => {
                 if mutant::on("dead_letter_after_ack") {
-                    self.acks.ack(row.chunk, 1);
+                    self.intake.acked(row.chunk, 1);
                 }
-                desk.push(row.chunk, Letter { record, error });
+                self.pile.letters.of_sink(row.chunk, &split, vec![Letter { record, error }]);
             }
             (OnError::Skip, ..) => {
-                self.job.shown.totals.skipped.fetch_add(1, Relaxed);
-                self.acks.ack(row.chunk, 1);
+                self.tenure.shown.totals.skipped.fetch_add(1, Relaxed);
+                self.intake.acked(row.chunk, 1);
             }
             _ => {
-                let split = &self.job.split;
                 let error = format!("record {cursor} of split `{split}` was refused: {error}");
-                return Some(Failure { error, kind: "rejected" });
+                let failure = Failure { error, kind: "rejected" };
+                let failure = self.intake.refused(row.chunk, failure, &mut self.pile);
+                self.leave_given_up();
+                return failure;
             }
         }
         None

@@ -1,4 +1,5 @@
-//! The writing half of a run: gate, requests, deliveries, acks (I1, I10; P8, P10, P12). Alike for all sinks.
+//! The writing half of a run: gate, requests, deliveries, acks (I1, I10; P8, P10, P12). Alike for all sinks, and for runs that
+//! write what they read as for those that write a partition: where rows come from and who waits for their acks is the `Intake`.
 //!
 //! ```text
 //!            gate open                 End acked, then told to stop;
@@ -15,28 +16,21 @@ use std::{future::pending, sync::Arc, time::Duration};
 use connector::{Delivery, Rejected, Result, SinkWriter};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use logic::{
-    ack::{AckTracker, ChunkId, Tracked},
     batch::Limits,
     mutant,
-    outbox::{Outbox, Outcome, RequestId, Row},
+    outbox::{Outcome, RequestId, Row},
     pace::Bucket,
 };
-use model::Position;
-use tokio::{
-    sync::mpsc::Receiver,
-    time::{Instant, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    chunk::{Chunk, Failure, Feed, Held},
-    job::{Control, Ending, Job},
+    chunk::Failure,
+    intake::{Intake, Pile},
+    job::{BuiltSource, Control, Ending, Tenure},
     refusal::Refusals,
     retry::Retry,
 };
-use crate::dead_letter::{Buried, DeadLetters};
-
-/// Chunks that the writer takes in before it stops taking.
-const CHUNKS_MAX: usize = 256;
+use crate::dead_letter::Buried;
 
 /// What came of a request.
 pub(super) enum Verdict {
@@ -56,114 +50,103 @@ type Busy = BoxFuture<'static, (Box<dyn SinkWriter>, Done)>;
 type InFlight = FuturesUnordered<BoxFuture<'static, (RequestId, Verdict)>>;
 
 /// Something that happened.
-enum Event {
+enum Event<C> {
     Stop(Instant),
+    Gate,
     Resolved(RequestId, Verdict),
     Idle(Box<dyn SinkWriter>, Done),
     Buried(Buried),
-    Fed(Option<Feed>),
+    Came(Option<C>),
     Tick,
 }
 
 /// Writes for one run.
-pub(crate) struct Writer {
-    pub(super) job: Arc<Job>,
-    pub(super) outbox: Outbox,
-    pub(super) acks: AckTracker,
-    pub(super) held: Held,
+pub(crate) struct Writer<I> {
+    pub(super) tenure: Arc<Tenure>,
+    pub(super) pile: Pile,
+    pub(super) intake: I,
     pub(super) retry: Retry,
     pub(super) retry_at: Option<Instant>,
     pub(super) refusals: Refusals,
     /// Nothing new is begun any more.
     pub(super) settling: bool,
-    /// For records that could not be decoded, and for rows that the sink refused.
-    pub(super) source_letters: Option<DeadLetters>,
-    pub(super) sink_letters: Option<DeadLetters>,
+    /// A request of an earlier owner may still land (P10).
+    gated: bool,
     idle: Option<Box<dyn SinkWriter>>,
     busy: Option<Busy>,
     /// Something was written since the last flush.
     dirty: bool,
     deliveries: InFlight,
-    chunks: usize,
     pace: Option<Bucket>,
-    end: Option<ChunkId>,
-    /// Due once everything before it is delivered.
-    failing: Option<Failure>,
     broken: Option<Failure>,
-    pub(super) origin: Instant,
-    feeding: bool,
 }
 
-impl Writer {
-    pub(crate) fn new(job: &Arc<Job>, sink: Box<dyn SinkWriter>, start: Position) -> Self {
-        let source_target = job.source.letters.as_ref().or(job.sink.letters.as_ref());
-        let rate = job.sink.common.rate_limit.map(|rows| rows as f64);
+impl<I: Intake> Writer<I> {
+    /// `source`: where records go that could not be decoded, if the intake has any.
+    pub(super) fn new(
+        tenure: &Arc<Tenure>,
+        source: Option<&BuiltSource>,
+        sink: Box<dyn SinkWriter>,
+        intake: I,
+    ) -> Self {
+        let rate = tenure.sink.common.rate_limit.map(|rows| rows as f64);
         Self {
-            job: Arc::clone(job),
-            outbox: Outbox::new(job.sink.order(), job.commons.last_breath),
-            acks: AckTracker::new(start),
-            held: Held::default(),
+            tenure: Arc::clone(tenure),
+            pile: Pile::new(tenure, source),
+            intake,
             retry: Retry::default(),
             retry_at: None,
             refusals: Refusals::default(),
             settling: false,
-            source_letters: source_target.map(|target| DeadLetters::new(job, target)),
-            sink_letters: job.sink.letters.as_ref().map(|target| DeadLetters::new(job, target)),
+            gated: true,
             idle: Some(sink),
             busy: None,
             dirty: false,
             deliveries: FuturesUnordered::new(),
-            chunks: 0,
             pace: rate.map(|rate| Bucket::new(rate, rate, Duration::ZERO)),
-            end: None,
-            failing: None,
             broken: None,
-            origin: Instant::now(),
-            feeding: true,
         }
     }
 
     pub(super) fn now(&self) -> Duration {
-        self.origin.elapsed()
+        self.pile.now()
     }
 
     /// Runs until told to stop or until it must fail.
-    pub(crate) async fn run(mut self, mut feed: Receiver<Feed>, mut control: Control) -> Ending {
-        self.job.shown.waits_for("the gate: a request of an earlier owner may still land");
-        let gate = if mutant::on("first_write_does_not_wait") { self.origin } else { self.job.gate };
-        tokio::select! { biased;
-            _ = control.stopping() => return Ending::drained(),
-            () = sleep_until(gate) => {}
-        }
-        self.job.shown.gate_opened();
+    pub(crate) async fn run(mut self, mut control: Control) -> Ending {
+        self.tenure.shown.waits_for("the gate: a request of an earlier owner may still land");
         let (deadline, failure) = loop {
-            self.start();
-            self.show();
-            match self.next(&mut feed, &mut control).await {
+            if !self.gated {
+                self.start();
+                self.show();
+            }
+            match self.next(&mut control).await {
+                // Nothing was ever in flight.
+                Event::Stop(_) if self.gated => return Ending::drained(),
                 Event::Stop(deadline) => break (deadline, None),
                 event => {
                     if let Some(failure) = self.take(event) {
-                        break (Instant::now() + self.job.commons.settle_deadline, Some(failure));
+                        break (Instant::now() + self.tenure.commons.settle_deadline, Some(failure));
                     }
                 }
             }
             if let Some(failure) = self.advance() {
-                break (Instant::now() + self.job.commons.settle_deadline, Some(failure));
+                break (Instant::now() + self.tenure.commons.settle_deadline, Some(failure));
             }
         };
-        drop(feed);
         self.settle(deadline, failure).await
     }
 
-    async fn next(&mut self, feed: &mut Receiver<Feed>, control: &mut Control) -> Event {
+    async fn next(&mut self, control: &mut Control) -> Event<I::Came> {
         let wake = self.wake_at();
+        let gate = if mutant::on("first_write_does_not_wait") { self.pile.origin } else { self.tenure.gate };
         tokio::select! { biased;
             deadline = control.stopping() => Event::Stop(deadline),
+            () = sleep_until(gate), if self.gated => Event::Gate,
             Some((id, verdict)) = self.deliveries.next() => Event::Resolved(id, verdict),
             (sink, done) = owned(&mut self.busy) => Event::Idle(sink, done),
-            letters = buried(&mut self.source_letters) => Event::Buried(letters),
-            letters = buried(&mut self.sink_letters) => Event::Buried(letters),
-            fed = feed.recv(), if self.feeding && self.chunks < CHUNKS_MAX => Event::Fed(fed),
+            letters = self.pile.letters.buried() => Event::Buried(letters),
+            came = self.intake.next(), if I::EARLY || !self.gated => Event::Came(came),
             () = sleep_until(wake) => Event::Tick,
         }
     }
@@ -172,96 +155,43 @@ impl Writer {
         let now = self.now();
         let paced =
             self.pace.clone().map(|mut pace| now + pace.wait(1.0, now).min(Duration::from_secs(3600)));
-        let held = self.outbox.wake_at(now);
-        let quiet = self.end.map(|_| self.outbox.quiet_at()).filter(|at| *at > now);
+        let held = self.pile.outbox.wake_at(now);
+        let quiet = Some(self.pile.outbox.quiet_at()).filter(|at| *at > now);
         let times = [held, quiet, paced.filter(|at| *at > now)].into_iter().flatten();
         let retry = self.retry_at.filter(|at| self.busy.is_none() || *at > Instant::now());
         let doubt = self.refusals.due().filter(|at| *at > Instant::now());
-        let times = times.map(|at| self.origin + at).chain(retry).chain(doubt);
+        let times = times.map(|at| self.pile.origin + at).chain(retry).chain(doubt);
         times.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     /// A failure means that the run must end.
-    fn take(&mut self, event: Event) -> Option<Failure> {
+    fn take(&mut self, event: Event<I::Came>) -> Option<Failure> {
         match event {
+            Event::Gate => {
+                self.gated = false;
+                self.tenure.shown.gate_opened();
+            }
             Event::Resolved(id, verdict) => return self.resolve(id, verdict),
             Event::Idle(sink, done) => {
                 self.idle = Some(sink);
                 return self.done(done);
             }
             Event::Buried(Buried { chunks, failure }) => {
-                chunks.into_iter().for_each(|chunk| self.acks.ack(chunk, 1));
+                chunks.into_iter().for_each(|chunk| self.intake.acked(chunk, 1));
                 return failure;
             }
-            Event::Fed(Some(Feed::Chunk(chunk))) => {
-                self.track(*chunk, 0);
+            Event::Came(came) => {
+                let failure = self.intake.take(came, &mut self.pile);
+                self.leave_given_up();
+                return failure;
             }
-            Event::Fed(Some(Feed::End)) => {
-                self.outbox.close();
-                if !mutant::on("end_not_checkpointed") {
-                    self.end = Some(self.track(Chunk::empty(Position::End), 1));
-                }
-            }
-            Event::Fed(Some(Feed::Failed(failure))) => {
-                self.outbox.close();
-                self.failing = Some(failure);
-            }
-            Event::Fed(None) => self.feeding = false,
             Event::Tick | Event::Stop(_) => {}
         }
         None
     }
 
-    fn track(&mut self, mut chunk: Chunk, extra: usize) -> ChunkId {
-        let now = self.now();
-        let (letters, sink_letters) =
-            (std::mem::take(&mut chunk.letters), std::mem::take(&mut chunk.sink_letters));
-        let tracked = Tracked {
-            after: chunk.after.clone(),
-            marks: chunk.rows() + letters.len() + sink_letters.len() + extra,
-            records: chunk.records,
-            bytes: 0,
-        };
-        let id = self.acks.track(tracked, now);
-        for index in 0..chunk.rows() {
-            let bytes = chunk.sizes.get(index).copied().unwrap_or(0);
-            let key = chunk.keys.get(index).copied().unwrap_or(0);
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            self.outbox.push(Row { chunk: id, index, bytes, key }, now);
-        }
-        for (desk, letters) in [(&mut self.source_letters, letters), (&mut self.sink_letters, sink_letters)] {
-            if let Some(desk) = desk {
-                letters.into_iter().for_each(|letter| desk.push(id, letter));
-            }
-        }
-        self.held.push(id, chunk);
-        self.chunks += 1;
-        id
-    }
-
-    /// Moves the prefix; `End` only when nothing can land any more. A failure that waited for what came before it is due now.
     fn advance(&mut self) -> Option<Failure> {
-        self.pass();
-        if let Some(end) = self.end
-            && self.acks.is_only(end)
-            && self.outbox.in_flight() == 0
-            && self.now() >= self.outbox.quiet_at()
-        {
-            self.acks.ack(end, 1);
-            self.pass();
-        }
-        if self.failing.is_some() && self.acks.is_empty() {
-            return self.failing.take();
-        }
-        self.broken.take()
-    }
-
-    fn pass(&mut self) {
-        if let Some(advance) = self.acks.advance() {
-            self.chunks = self.acks.len();
-            let caught_up_at = self.held.free(advance.chunk);
-            self.job.shown.reach(advance.position, advance.records, caught_up_at);
-        }
+        self.intake.advance(&mut self.pile).or_else(|| self.broken.take())
     }
 
     /// Starts the next write, or a flush when there is nothing to write and something waits for one.
@@ -273,10 +203,10 @@ impl Writer {
             return self.write(id, &rows);
         }
         let request =
-            if self.may_write() { self.outbox.next_request(&self.limits(), self.now()) } else { None };
+            if self.may_write() { self.pile.outbox.next_request(&self.limits(), self.now()) } else { None };
         match request {
             Some(request) => self.write(request.id, &request.rows),
-            None if self.dirty && self.outbox.in_flight() > 0 && self.retry_at.is_none() => self.flush(),
+            None if self.dirty && self.pile.outbox.in_flight() > 0 && self.retry_at.is_none() => self.flush(),
             None => {}
         }
     }
@@ -285,25 +215,21 @@ impl Writer {
         let now = self.now();
         self.retry_at = self.retry_at.filter(|at| *at > Instant::now());
         self.retry_at.is_none()
-            && self.outbox.in_flight() < self.job.sink.common.in_flight
+            && self.pile.outbox.in_flight() < self.tenure.sink.common.in_flight
             && self.pace.as_mut().is_none_or(|pace| pace.wait(1.0, now).is_zero())
     }
 
     fn limits(&self) -> Limits {
-        let limits = self.job.sink.common.limits;
+        let limits = self.tenure.sink.common.limits;
         // A request is never more than a second's worth, or the limit would only hold on average.
-        let second = self
-            .job
-            .sink
-            .common
-            .rate_limit
-            .map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
+        let rate = self.tenure.sink.common.rate_limit;
+        let second = rate.map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
         Limits { rows: limits.rows.min(second.max(1)), bytes: limits.bytes as u64, linger: limits.linger }
     }
 
     fn write(&mut self, id: RequestId, rows: &[Row]) {
-        let (Some(mut sink), Some(batch)) = (self.idle.take(), self.held.assemble(rows)) else {
-            self.outbox.resolve(id, &Outcome::NotSent);
+        let (Some(mut sink), Some(batch)) = (self.idle.take(), self.pile.held.assemble(rows)) else {
+            self.pile.outbox.resolve(id, &Outcome::NotSent);
             self.broken = Some(Failure { error: "rows of a request are not held".to_owned(), kind: "bug" });
             return;
         };
@@ -311,13 +237,13 @@ impl Writer {
         if let Some(pace) = &mut self.pace {
             pace.take(rows.len() as f64, now);
         }
-        self.job.commons.metrics.sink_inflight.add(1, &[]);
+        self.tenure.commons.metrics.sink_inflight.add(1, &[]);
         self.dirty = true;
         if mutant::on("checkpoint_before_delivery") {
-            rows.iter().for_each(|row| self.acks.ack(row.chunk, 1));
+            rows.iter().for_each(|row| self.intake.acked(row.chunk, 1));
         }
-        let fence = Arc::clone(&self.job.fence);
-        let give_up = Instant::now() + self.job.commons.write_attempt_timeout;
+        let fence = Arc::clone(&self.tenure.fence);
+        let give_up = Instant::now() + self.tenure.commons.write_attempt_timeout;
         self.busy = Some(Box::pin(async move {
             let done = match timeout_at(give_up, fence.guard(sink.write(batch))).await {
                 Ok(written) => Done::Written(id, give_up, written),
@@ -330,8 +256,8 @@ impl Writer {
     fn flush(&mut self) {
         let Some(mut sink) = self.idle.take() else { return };
         self.dirty = false;
-        let fence = Arc::clone(&self.job.fence);
-        let give_up = Instant::now() + self.job.commons.write_attempt_timeout;
+        let fence = Arc::clone(&self.tenure.fence);
+        let give_up = Instant::now() + self.tenure.commons.write_attempt_timeout;
         self.busy = Some(Box::pin(async move {
             let flushed = timeout_at(give_up, fence.guard(sink.flush())).await;
             // What a flush that takes too long holds up are deliveries, and those have their own deadline.
@@ -342,7 +268,7 @@ impl Writer {
     fn done(&mut self, done: Done) -> Option<Failure> {
         match done {
             Done::Written(id, give_up, Ok(delivery)) => {
-                let fence = Arc::clone(&self.job.fence);
+                let fence = Arc::clone(&self.tenure.fence);
                 self.deliveries.push(Box::pin(async move {
                     let verdict = match timeout_at(give_up, fence.guard(delivery)).await {
                         Ok(Ok(refused)) => Verdict::Answered(refused),
@@ -365,7 +291,8 @@ impl Writer {
 
     /// Finishes what is in flight and nothing else: what was not sent is read again by the next owner (P8).
     async fn settle(mut self, deadline: Instant, failure: Option<Failure>) -> Ending {
-        self.job.shown.draining();
+        self.tenure.shown.draining();
+        self.intake.take(None, &mut self.pile);
         let settled = timeout_at(deadline, self.quiet()).await.is_ok();
         Ending { drained: settled, failure }
     }
@@ -373,7 +300,7 @@ impl Writer {
     async fn quiet(&mut self) {
         let mut flushed = false;
         self.give_up_doubts();
-        while self.outbox.in_flight() > 0 || self.busy.is_some() || self.has_letters() {
+        while self.pile.outbox.in_flight() > 0 || self.busy.is_some() || !self.pile.letters.is_empty() {
             if self.busy.is_none() && self.dirty && !flushed {
                 flushed = true;
                 self.flush();
@@ -381,46 +308,43 @@ impl Writer {
             let event = tokio::select! { biased;
                 Some((id, verdict)) = self.deliveries.next() => Event::Resolved(id, verdict),
                 (sink, done) = owned(&mut self.busy) => Event::Idle(sink, done),
-                letters = buried(&mut self.source_letters) => Event::Buried(letters),
-                letters = buried(&mut self.sink_letters) => Event::Buried(letters),
+                letters = self.pile.letters.buried() => Event::Buried(letters),
             };
             // A row that would fail the run now stays unacked: the next run meets it again.
             self.take(event);
             self.advance();
         }
         if !mutant::on("drained_too_early") {
-            sleep_until(self.origin + self.outbox.quiet_at()).await;
+            sleep_until(self.pile.origin + self.pile.outbox.quiet_at()).await;
         }
         self.advance();
     }
 
-    fn has_letters(&self) -> bool {
-        [&self.source_letters, &self.sink_letters].into_iter().flatten().any(|desk| !desk.is_empty())
-    }
-
     fn show(&self) {
         let now = self.now();
-        let unacked = self.acks.oldest_unacked(now).and_then(|age| Instant::now().checked_sub(age));
-        let waits = if self.has_letters() && self.outbox.pending() == 0 {
+        let (oldest, intake_waits) = self.intake.state(now);
+        let unacked = oldest.and_then(|age| Instant::now().checked_sub(age));
+        let outbox = &self.pile.outbox;
+        let waits = if !self.pile.letters.is_empty() && outbox.pending() == 0 {
             "its dead letters: they must be durable first"
-        } else if self.job.sink.common.rate_limit == Some(0) {
+        } else if self.tenure.sink.common.rate_limit == Some(0) {
             "sink_rate_limit: it is 0"
-        } else if self.end.is_some() && self.acks.position().is_end() {
-            "nothing: the split has ended and everything is delivered"
-        } else if self.outbox.pending() > 0 && self.outbox.in_flight() == 0 && self.outbox.quiet_at() > now {
+        } else if !intake_waits.is_empty() {
+            intake_waits
+        } else if outbox.pending() > 0 && outbox.in_flight() == 0 && outbox.quiet_at() > now {
             "the last breath of an attempt of unknown outcome"
         } else {
             ""
         };
-        self.job.shown.writer(unacked, waits);
+        self.tenure.shown.writer(unacked, waits);
     }
 }
 
-impl Drop for Writer {
+impl<I> Drop for Writer<I> {
     fn drop(&mut self) {
-        let open = self.outbox.in_flight().saturating_sub(self.refusals.waiting());
+        let open = self.pile.outbox.in_flight().saturating_sub(self.refusals.waiting());
         let open = i64::try_from(open).unwrap_or(0);
-        self.job.commons.metrics.sink_inflight.add(-open, &[]);
+        self.tenure.commons.metrics.sink_inflight.add(-open, &[]);
     }
 }
 
@@ -432,13 +356,6 @@ async fn owned(busy: &mut Option<Busy>) -> (Box<dyn SinkWriter>, Done) {
             *busy = None;
             done
         }
-        None => pending().await,
-    }
-}
-
-async fn buried(desk: &mut Option<DeadLetters>) -> Buried {
-    match desk {
-        Some(desk) => desk.buried().await,
         None => pending().await,
     }
 }
