@@ -293,6 +293,12 @@ impl World {
         }
     }
 
+    /// Time passes and heartbeats arrive; nothing else happens.
+    pub fn beat(&mut self, by: Duration) {
+        self.now += by;
+        self.heartbeats();
+    }
+
     fn fences(&mut self) {
         let breath = self.timing.last_breath();
         for worker in self.workers.values_mut().filter(|worker| worker.alive) {
