@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use logic::{
-    assign::cost::Hot,
+    assign::cost::{Hot, Load},
     plan::{self, Rebalance},
     scale::{self, Signals, Usage},
 };
@@ -109,7 +109,7 @@ impl<'a> Loads<'a> {
         for (task, (_, run)) in &observed.assignments {
             let (tasks, cost) = loads.entry(run.worker.as_str()).or_default();
             *tasks += 1;
-            *cost += observed.loads.get(task).map_or(0.0, logic::assign::cost::Load::cost);
+            *cost += observed.loads.get(task).map_or(0.0, Load::cost);
         }
         Self(loads)
     }
@@ -120,24 +120,54 @@ impl<'a> Loads<'a> {
         let run = observed.assignments.get(task).filter(|_| task.split().is_some());
         let (Some((_, run)), Some(load)) = (run, observed.loads.get(task)) else { return String::new() };
         let others = self.0.get(run.worker.as_str()).filter(|(tasks, _)| *tasks > 1).map(|(_, cost)| *cost);
-        let why = match load.hot(others) {
-            None => return String::new(),
-            Some(Hot::NearLimit { share }) => format!(
-                "{:.2} MB/s and {:.0} records/s, {:.0} % of what a split takes",
-                load.bytes_per_second / 1e6,
-                load.records_per_second,
-                share * 100.0
-            ),
-            Some(Hot::MainPart { share }) => {
-                format!("{:.0} % of the load of worker {}", share * 100.0, run.worker)
-            }
-        };
-        match range.filter(|range| range.last > range.first) {
-            Some(range) => {
-                let middle = range.first + (range.last - range.first) / 2 + 1;
-                format!("hot: {why}; split it, in the middle at hash key {middle}")
-            }
-            None => format!("hot: {why}; split it"),
+        let hot = load.hot(others);
+        hot.map(|hot| advice((hot, load), &run.worker, range)).unwrap_or_default()
+    }
+}
+
+fn advice((hot, load): (Hot, &Load), worker: &str, range: Option<HashRange>) -> String {
+    let why = match hot {
+        Hot::NearLimit { share } => format!(
+            "{:.2} MB/s and {:.0} records/s, {:.0} % of what a split takes",
+            load.bytes_per_second / 1e6,
+            load.records_per_second,
+            share * 100.0
+        ),
+        Hot::MainPart { share } => format!("{:.0} % of the load of worker {worker}", share * 100.0),
+    };
+    match range.filter(|range| range.last > range.first) {
+        // Where the upper child begins: what `SplitShard` asks for.
+        Some(range) => {
+            let middle = range.first + (range.last - range.first) / 2 + 1;
+            format!("hot: {why}; split it, in the middle at hash key {middle}")
         }
+        None => format!("hot: {why}; split it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use logic::assign::cost::Sample;
+
+    use super::*;
+
+    #[test]
+    fn advice_names_the_middle_of_the_hash_range() {
+        let sample = Sample { bytes_per_second: 9e5, records_per_second: 100.0, lag: Duration::ZERO };
+        let load = Load::first(sample, Duration::ZERO);
+        let whole = HashRange { first: 0, last: u128::MAX };
+        assert_eq!(
+            advice((Hot::NearLimit { share: 0.9 }, &load), "w1", Some(whole)),
+            "hot: 0.90 MB/s and 100 records/s, 90 % of what a split takes; split it, in the middle at hash key \
+             170141183460469231731687303715884105728"
+        );
+        let upper = HashRange { first: u128::MAX - 1, last: u128::MAX };
+        let found = advice((Hot::MainPart { share: 0.61 }, &load), "w1", Some(upper));
+        assert_eq!(
+            found,
+            format!("hot: 61 % of the load of worker w1; split it, in the middle at hash key {}", u128::MAX)
+        );
+        let one = HashRange { first: 7, last: 7 };
+        assert!(advice((Hot::MainPart { share: 0.61 }, &load), "w1", Some(one)).ends_with("; split it"));
     }
 }
