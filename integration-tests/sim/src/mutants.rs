@@ -74,6 +74,13 @@ pub const MUTANTS: &[Mutant] = &[
         directed::early_deaths,
     ),
     mutant(
+        "joins_past_a_record",
+        "I1",
+        "a run that joins the reading of another begins one record too late",
+        &["worker/src/reading/window.rs"],
+        directed::rough_sink,
+    ),
+    mutant(
         "highest_ack",
         "I1",
         "the highest ack is the position, not the complete prefix",
