@@ -64,6 +64,12 @@ pub struct WorkerArgs {
     /// Bytes of records that may be under way, all tasks together
     #[arg(long, value_name = "BYTES")]
     memory_budget: Option<u64>,
+    /// Where it takes rows for its partitions from other workers
+    #[arg(long, value_name = "HOST:PORT")]
+    exchange_listen: Option<String>,
+    /// Where other workers reach that, if it is not the address it listens on
+    #[arg(long, value_name = "HOST:PORT")]
+    exchange_advertise: Option<String>,
 }
 
 /// A process with its settings read and its telemetry running.
@@ -155,7 +161,9 @@ pub async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         .flag("worker.data_dir", "--data-dir", args.data_dir.map(|path| path.display().to_string()))
         .flag("worker.zone", "--zone", args.zone)
         .flag("worker.capacity", "--capacity", args.capacity)
-        .flag("worker.memory_budget", "--memory-budget", args.memory_budget);
+        .flag("worker.memory_budget", "--memory-budget", args.memory_budget)
+        .flag("worker.exchange_listen", "--exchange-listen", args.exchange_listen)
+        .flag("worker.exchange_advertise", "--exchange-advertise", args.exchange_advertise);
     let process = Process::start("worker", settings::read(&args.common, given)?).await?;
     let config = process.settings.worker.clone();
     let outcome = match Worker::start(config, registry(), process.signalled.clone()) {
