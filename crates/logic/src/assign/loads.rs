@@ -43,9 +43,12 @@ pub fn exchange(
     costs: &BTreeMap<&TaskId, f64>,
     rules: &Rules<'_>,
 ) -> Vec<Move> {
-    let mut table = Table::new(seats, running, transit, 0);
     let mut allowed =
         if rules.force { usize::MAX } else { rules.history.allowance(running.len(), rules.now) };
+    if allowed == 0 {
+        return Vec::new();
+    }
+    let mut table = Table::new(seats, running, transit, 0);
     let mut sides = sides(&table, running, costs);
     let pairs = sides.len() / 2;
     if pairs == 0 || (0..pairs).all(|n| !may_gain(&sides[sides.len() - 1 - n], &sides[n], rules)) {
