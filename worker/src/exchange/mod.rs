@@ -24,3 +24,6 @@ pub(crate) use hash::Partitioner;
 pub(crate) use part::{Part, Rows, split};
 pub(crate) use peers::{Line, Owner, Peers};
 pub(crate) use serve::serve;
+
+#[cfg(test)]
+pub(crate) use door::{Ends, stream};

@@ -190,9 +190,10 @@ impl Outlet {
     pub(super) fn hear(&mut self, said: Option<Said>, job: &Job) -> Heard {
         match said {
             Some(Said::Accepted(window)) => {
-                if let State::Opening(line) = std::mem::replace(&mut self.state, State::Idle) {
-                    self.state = State::Open(line);
-                }
+                self.state = match std::mem::replace(&mut self.state, State::Idle) {
+                    State::Opening(line) => State::Open(line),
+                    other => other,
+                };
                 self.backoff.worked();
                 (self.window, self.why) = (window, String::new());
                 Heard::Nothing

@@ -14,9 +14,9 @@ use connector::{
     SinkCommon, SinkWriter, Source, SplitReader, Takeover,
 };
 use model::{
-    Batch, Column, Creation, Cursor, Encode, Epoch, Format, FormatClause, Include, IncludeKind, ObjectId,
-    OnError, Options, Position, RawRecord, SinkSpec, SourceSpec, Split, SplitId, SqlType, Start, StartFrom,
-    TaskId, Timestamp,
+    Batch, Column, Creation, Cursor, Distribution, Encode, Epoch, Format, FormatClause, Include, IncludeKind,
+    ObjectId, OnError, Options, Position, RawRecord, SinkSpec, SourceSpec, Split, SplitId, SqlType, Start,
+    StartFrom, TaskId, Timestamp,
 };
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -25,10 +25,16 @@ use tokio::{
 };
 
 mod bad;
+mod exchange;
 mod together;
 
 use super::*;
-use crate::{budget::Budget, fence::Fence, metrics::Metrics};
+use crate::{
+    budget::Budget,
+    exchange::{Owner, Peers},
+    fence::Fence,
+    metrics::Metrics,
+};
 
 const ATTEMPT: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_secs(6);
@@ -275,7 +281,7 @@ fn sink_spec(source: &SourceSpec, primary_key: &[&str]) -> SinkSpec {
         primary_key: primary_key.iter().map(|k| (*k).to_owned()).collect(),
         format: None,
         on_error: OnError::Fail,
-        distribution: model::Distribution::Split,
+        distribution: Distribution::Split,
         paused: false,
         created_at: Timestamp(0),
         revision: 1,
@@ -311,6 +317,10 @@ struct Bench {
     fence: Arc<Fence>,
     start: Position,
     caught_up_at: Option<Timestamp>,
+    revision: u64,
+    split: SplitId,
+    /// Who writes the partitions, for a sink that is distributed by `k`.
+    owners: Option<(Vec<Owner>, Arc<Peers>)>,
 }
 
 /// A run under way.
@@ -336,6 +346,9 @@ impl Bench {
             fence: Fence::new(),
             start: Position::Start(StartFrom::Horizon),
             caught_up_at: None,
+            revision: 7,
+            split: SplitId::new(Creation(1), "s-0"),
+            owners: None,
         }
     }
 
@@ -355,7 +368,15 @@ impl Bench {
     }
 
     fn spec(&self) -> SinkSpec {
-        SinkSpec { query: self.query.clone(), ..sink_spec(&self.source_spec, &self.primary_key) }
+        let distribution = match &self.owners {
+            Some((owners, _)) => Distribution::Key {
+                partitions: u32::try_from(owners.len()).unwrap(),
+                columns: vec!["k".to_owned()],
+            },
+            None => Distribution::Split,
+        };
+        let query = self.query.clone();
+        SinkSpec { query, distribution, ..sink_spec(&self.source_spec, &self.primary_key) }
     }
 
     /// What the runs of one source and one worker share.
@@ -377,32 +398,39 @@ impl Bench {
         (Arc::new(source), Arc::new(commons))
     }
 
-    fn run(&self) -> Live {
-        self.run_among(self.shared())
-    }
-
-    fn run_among(&self, (source, commons): (Arc<BuiltSource>, Arc<Commons>)) -> Live {
+    fn tenure(&self, task: TaskId, shown: &Arc<Shown>, commons: Arc<Commons>) -> Arc<Tenure> {
         let sink = BuiltSink {
             spec: self.spec(),
             sink: Arc::new(SharedSink(Arc::clone(&self.sink))),
             common: self.common.clone(),
             letters: self.letters(),
         };
-        let start = self.start.clone();
-        let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
-        let split = SplitId::new(Creation(1), "s-0");
-        let tenure = Tenure {
-            task: TaskId::reads(sink.spec.id, split.clone()),
-            epoch: Epoch { generation: 0, revision: 7 },
+        Arc::new(Tenure {
+            task,
+            epoch: Epoch { generation: 0, revision: self.revision },
             gate: Instant::now() + self.gate,
-            source_name: source.spec.name.clone(),
+            source_name: self.source_spec.name.clone(),
             sink: Arc::new(sink),
             fence: Arc::clone(&self.fence),
-            shown: Arc::clone(&shown),
+            shown: Arc::clone(shown),
             commons,
-        };
-        let (caught_up_at, tenure) = (self.caught_up_at, Arc::new(tenure));
-        let job = Job { split, start, caught_up_at, source, tenure, partitions: None };
+        })
+    }
+
+    fn run(&self) -> Live {
+        self.run_among(self.shared())
+    }
+
+    fn run_among(&self, (source, commons): (Arc<BuiltSource>, Arc<Commons>)) -> Live {
+        let (start, split) = (self.start.clone(), self.split.clone());
+        let shown = Shown::new(start.clone(), Arc::new(Notify::new()));
+        let task = TaskId::reads(self.spec().id, split.clone());
+        let tenure = self.tenure(task, &shown, commons);
+        let partitions = self
+            .owners
+            .as_ref()
+            .map(|(owners, peers)| Partitions { owners: owners.clone(), peers: Arc::clone(peers) });
+        let job = Job { split, start, caught_up_at: self.caught_up_at, source, tenure, partitions };
         let (tell, control) = Control::new();
         Live { shown, tell, task: tokio::spawn(run(Arc::new(job), control)) }
     }
