@@ -2,14 +2,34 @@
 
 mod world;
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use model::Epoch;
 use shardwright_logic::{
-    assign::cost::Sample,
+    assign::{Rules, Running, Seat, Seats, Transit, balance, cost::Sample, exchange, spread},
     plan::{RunReport, list, plan},
 };
 use world::{SECOND, World};
+
+/// The balancer's part of it, when there is nothing to do.
+fn balancing(world: &World) {
+    let running: Running = world
+        .observed
+        .assignments
+        .iter()
+        .map(|(task, (_, run))| (task.clone(), run.worker.clone()))
+        .collect();
+    let seat = |name: &String| (name.clone(), Seat { capacity: 1, zone: String::new() });
+    let seats: Seats = world.workers.keys().map(seat).collect();
+    let (transit, fixed) = (Transit::default(), BTreeSet::new());
+    let rules = Rules { history: &world.observed.history, fixed: &fixed, now: world.now, force: false };
+    let began = Instant::now();
+    assert_eq!(balance(&running, &transit, &seats, &rules), vec![]);
+    assert_eq!(spread(&running, &transit, &seats, &rules), vec![]);
+    let costs = world.observed.loads.iter().map(|(task, load)| (task, load.cost())).collect();
+    assert_eq!(exchange(&running, &transit, &seats, &costs, &rules), vec![]);
+    println!("of that, the balancer: {:?}", began.elapsed());
+}
 
 /// The world: 10,000 splits for two sinks on 50 workers.
 #[test]
@@ -46,6 +66,7 @@ fn a_plan_of_20_000_tasks() {
     let began = Instant::now();
     let list = list(&world.desired, &world.observed, "p1", &world.timing, world.now);
     println!("the list of one of the workers: {:?}, {} runs", began.elapsed(), list.run.len());
+    balancing(&world);
     world.start_worker("w99", true);
     world.beat(SECOND);
     time(&mut world, "a worker joined");
