@@ -56,7 +56,7 @@ pub const MUTANTS: &[Mutant] = &[
         "end_not_checkpointed",
         "I6",
         "the end of a split is not made durable",
-        &["worker/src/task/writer.rs"],
+        &["worker/src/task/prefix.rs"],
         directed::reshards,
     ),
     mutant(
@@ -231,7 +231,7 @@ pub const MUTANTS: &[Mutant] = &[
         "run_begins_at_horizon",
         "P6, P13",
         "a run that follows another begins at the oldest record, not at the checkpoint",
-        &["worker/src/runs.rs"],
+        &["worker/src/orders.rs"],
         directed::restarts,
     ),
     mutant(
@@ -273,7 +273,7 @@ pub const MUTANTS: &[Mutant] = &[
         "gate_by_wall_clock",
         "P11",
         "a moment crosses the wire, not a duration",
-        &["coordinator/src/session/list.rs", "worker/src/runs.rs"],
+        &["coordinator/src/session/list.rs", "worker/src/orders.rs"],
         directed::takeover,
     ),
     mutant(
