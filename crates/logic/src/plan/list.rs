@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Epoch, Position, Release, TaskId};
+use model::{Assignment, Epoch, ObjectId, Position, Release, TaskId};
 
 use super::{Desired, Observed};
 use crate::{
@@ -60,12 +60,18 @@ impl TaskList {
 
 /// The list of every process that has one: the assignments that name it, but for those that are over, and the epochs it must
 /// stop: those ordered to, and those of predecessors it never told the end of (so their gates need not wait for its silence).
-/// Their gates are left out: [`open_gates`].
+/// Their gates are left out: [`open_gates`]. A partition is told to stop once those who feed it have ended, so that it has
+/// written all that they sent.
 #[must_use]
 pub fn lists(observed: &Observed) -> BTreeMap<String, TaskList> {
     let mut lists: BTreeMap<String, TaskList> = BTreeMap::new();
     let mut asked: BTreeSet<(TaskId, Epoch)> = BTreeSet::new();
     let released = |task: &TaskId, epoch| observed.heard.releases.contains_key(&(task.clone(), epoch));
+    let feeds = |(task, (epoch, run)): &(&TaskId, &(Epoch, Assignment))| {
+        run.partitions.is_some() && !released(task, *epoch)
+    };
+    let fed: BTreeSet<ObjectId> =
+        observed.assignments.iter().filter(feeds).map(|(task, _)| task.sink).collect();
     for (task, (epoch, run)) in &observed.assignments {
         for old in run.predecessors.iter().filter(|old| old.release == Release::No) {
             let whose = whose(task, old);
@@ -84,11 +90,13 @@ pub fn lists(observed: &Observed) -> BTreeMap<String, TaskList> {
         for process in [Some(run.process.as_str()), successor].into_iter().flatten() {
             let list = lists.entry(process.to_owned()).or_default();
             match observed.stopping.get(&(task.clone(), *epoch)) {
-                Some(order) => {
+                Some(order)
+                    if order.deadline.is_zero() || !fed.contains(&task.sink) || task.split().is_some() =>
+                {
                     let (task, deadline) = (task.clone(), order.deadline);
                     list.stop.push(StopOrder { task, epoch: *epoch, deadline });
                 }
-                None => list.run.push(RunOrder {
+                _ => list.run.push(RunOrder {
                     task: task.clone(),
                     epoch: *epoch,
                     start: run.start.clone(),

@@ -27,6 +27,8 @@ pub(super) struct Set {
     pub newest: Option<Epoch>,
     /// Why no split may be assigned to it (P17), in words; `None` when every partition runs at the wanted revision.
     pub lacks: Option<String>,
+    /// A partition was told to stop. Those who feed it go first: then all that they sent is written, and nothing comes again.
+    pub leaving: bool,
 }
 
 /// The set of each sink that is distributed by key.
@@ -54,6 +56,7 @@ fn set(
         newest = newest.max(run.map(|(epoch, _)| *epoch));
         let runs = run.is_some_and(|(epoch, run)| {
             Some(run.spec_revision) == wanted
+                && !observed.stopping.contains_key(&(task.clone(), *epoch))
                 && observed.heard.run_end(&task, (*epoch, run), timing, now) == RunEnd::Alive
         });
         if !runs && lacks.is_none() {
@@ -63,7 +66,12 @@ fn set(
     if mutant::on("p17_split_before_partitions") {
         lacks = None;
     }
-    Set { newest, lacks }
+    let mut all = observed.assignments.range(TaskId::writes(id, 0)..=TaskId::writes(id, u32::MAX));
+    let leaving = all.any(|(task, (epoch, run))| {
+        observed.stopping.contains_key(&(task.clone(), *epoch))
+            && !matches!(observed.heard.run_end(task, (*epoch, run), timing, now), RunEnd::Over(_))
+    });
+    Set { newest, lacks, leaving }
 }
 
 /// Whether a run writes to the destination itself: partitions do, and splits of sinks that are not distributed by key.

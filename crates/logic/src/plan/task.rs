@@ -232,6 +232,8 @@ impl<'a> Round<'a> {
             let overdue = order.at + order.deadline + self.timing.fence_after <= self.now;
             if overdue && !order.deadline.is_zero() {
                 self.stop(&task, (epoch, run), StopReason::Fence);
+            } else if !order.deadline.is_zero() && self.sends_elsewhere(&task, run) {
+                self.stop(&task, (epoch, run), StopReason::Partitions);
             }
             let why = format!("worker {} is draining this task ({})", run.worker, order.reason);
             self.waits(task, why);
@@ -246,7 +248,8 @@ impl<'a> Round<'a> {
             _ if draining => Some(StopReason::Drain),
             _ => None,
         };
-        let reason = reason.or_else(|| self.sends_elsewhere(&task, run).then_some(StopReason::Partitions));
+        let moves_on = || self.sends_elsewhere(&task, run) || self.feeds_leaving(&task);
+        let reason = reason.or_else(|| moves_on().then_some(StopReason::Partitions));
         if let Some(reason) = reason {
             if matches!(wish, Wish::Run { .. }) {
                 self.departs(&task, run, reason);
@@ -268,10 +271,15 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// A partition that the split feeds is about to stop.
+    fn feeds_leaving(&self, task: &TaskId) -> bool {
+        task.split().and_then(|_| self.sets.get(&task.sink)).is_some_and(|set| set.leaving)
+    }
+
     /// P16: the set of partitions that the run sends to is not the current one any more.
     fn sends_elsewhere(&self, task: &TaskId, run: &Assignment) -> bool {
         let set = self.sets.get(&task.sink).filter(|_| task.split().is_some());
-        set.is_some_and(|set| run.partitions != set.newest)
+        set.is_some_and(|set| run.partitions.is_some() && run.partitions != set.newest)
     }
 
     fn gate(&self, task: &TaskId, run: &Assignment) -> Duration {
@@ -283,7 +291,7 @@ impl<'a> Round<'a> {
 
     fn stop(&mut self, task: &TaskId, (epoch, run): (Epoch, &Assignment), reason: StopReason) {
         // A run whose partitions have moved on has nothing that could still be acked.
-        let at_once = matches!(reason, StopReason::Fence | StopReason::Partitions);
+        let at_once = reason == StopReason::Fence || self.sends_elsewhere(task, run);
         self.plan.actions.push(Action::Stop(Stop {
             task: task.clone(),
             epoch,

@@ -467,7 +467,7 @@ impl World {
     pub fn plan(&mut self) {
         for round in 0..8 {
             let plan = plan(&self.desired, &self.observed, &self.timing, self.now);
-            // Splits may be assigned once their partitions are.
+            // Splits may be assigned once their partitions are, and are stopped before them.
             let deletes = plan.actions.iter().any(|action| deletes(action) || writes_partition(action));
             self.carry_out(&plan);
             self.last_plan = plan;
@@ -691,7 +691,11 @@ impl Truth {
 }
 
 fn writes_partition(action: &Action) -> bool {
-    matches!(action, Action::Assign(assign) if assign.task.partition().is_some())
+    match action {
+        Action::Assign(assign) => assign.task.partition().is_some(),
+        Action::Stop(stop) => stop.task.partition().is_some(),
+        _ => false,
+    }
 }
 
 fn deletes(action: &Action) -> bool {
