@@ -105,10 +105,18 @@ impl Acts {
             | Fault::Suspend(..)
             | Fault::Stop(..)
             | Fault::KillLeader(_)
+            | Fault::KillOwner(..)
+            | Fault::SuspendOwner(..)
             | Fault::SuspendLeader(_)
             | Fault::CutLeader(_) => self.hit_process(fault, cluster, now),
             Fault::OneWay(from, to, span) => self.close(cluster, &[(from, to)], now + span),
             Fault::Partition(a, b, span) => self.close(cluster, &[(a, b), (b, a)], now + span),
+            Fault::Far(from, to, delay, span) => {
+                let link = Link { delay: (delay, delay), ..Link::default() };
+                cluster.net().set_link(from, to, link, 0.0);
+                self.later(now + span, Undo::Reopen(from, to));
+            }
+            Fault::Reset(a, b) => cluster.reset(a, b),
             Fault::Isolate(place, span) => self.close(cluster, &around(cluster, place), now + span),
             Fault::Lossy(place, loss, span) => {
                 for (from, to) in around(cluster, place) {
@@ -126,6 +134,10 @@ impl Acts {
                 cluster.user.ask(Order::Sql("ALTER SINK ledger PAUSE".to_owned()));
                 self.later(now + span, Undo::ResumeSink);
             }
+            Fault::Distribute(into) => cluster.user.ask(Order::Sql(format!(
+                "ALTER SINK ledger SET (distribution = '{}')",
+                into.map_or_else(|| "split".to_owned(), |n| format!("key({n})"))
+            ))),
             Fault::Aggregate(count) => drop(cluster.put_aggregate(&vec!["k0"; count])),
             other => hit_server(other, cluster, now),
         }
@@ -139,6 +151,14 @@ impl Acts {
             (Fault::CutLeader(span), Some(place)) => {
                 return self.close(cluster, &[(place, Place::Store), (Place::Store, place)], now + span);
             }
+            (Fault::KillOwner(n, span), _) => match owner(cluster, n) {
+                Some(place) => Fault::Kill(place, span),
+                None => return,
+            },
+            (Fault::SuspendOwner(n, span), _) => match owner(cluster, n) {
+                Some(place) => Fault::Suspend(place, span),
+                None => return,
+            },
             (fault, _) => fault,
         };
         match fault {
@@ -204,6 +224,15 @@ fn leader(cluster: &Cluster) -> Option<Place> {
     let view = View::decode(&Keyspace::new(NAME), &cluster.stored()).ok()?;
     let address = view.leader?.value.address;
     cluster.places().into_iter().find(|place| address.contains(&format!("//{place}:")))
+}
+
+/// Where the n-th of all partitions that have a writer is written.
+fn owner(cluster: &Cluster, n: u64) -> Option<Place> {
+    let view = View::decode(&Keyspace::new(NAME), &cluster.stored()).ok()?;
+    let partitions = view.assignments.iter().filter(|(task, _)| task.partition().is_some());
+    let workers: Vec<&str> = partitions.map(|(_, entry)| entry.value.worker.as_str()).collect();
+    let worker = *workers.get(usize::try_from(n % (workers.len().max(1) as u64)).ok()?)?;
+    cluster.places().into_iter().find(|place| place.to_string() == worker)
 }
 
 fn hit_server(fault: Fault, cluster: &mut Cluster, now: Duration) {

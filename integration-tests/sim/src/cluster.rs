@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use connector::Registry;
 use coordinator::Site;
+use integration_tests::ledger::Found;
 use store::{Keyspace, Snapshot};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,15 @@ pub const COPY: &str = "copies";
 pub const LEDGER: &str = "ledger";
 /// Where that sink's dead letters go, in the scripts that have any.
 pub const LETTERS: &str = "letters";
+
+/// Items of each key: a finer key, by which the ledger's rows come together where they are distributed by key.
+const ITEMS: u64 = 3;
+
+/// Where a record is in a ledger by item.
+#[must_use]
+pub fn item(record: &Found) -> Found {
+    Found { key: format!("{}-{}", record.key, record.n % ITEMS), n: record.n / ITEMS }
+}
 
 /// Everything there is.
 pub struct Cluster {
@@ -67,6 +77,11 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn authority(place: Place) -> String {
     format!("{place}:7070")
+}
+
+/// Where a worker takes rows for its partitions.
+fn exchange(place: Place) -> String {
+    format!("{place}:7071")
 }
 
 fn url(place: Place) -> String {
@@ -152,6 +167,11 @@ impl Cluster {
         }
     }
 
+    /// Breaks every connection between two places.
+    pub fn reset(&self, a: Place, b: Place) {
+        self.sockets.reset(a, b);
+    }
+
     /// Every process of the script.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
@@ -191,10 +211,14 @@ impl Cluster {
     }
 
     fn record(&mut self, key: &str) -> Bytes {
-        let n = self.sent.entry(key.to_owned()).or_default();
-        let data = format!(r#"{{"k": "{key}", "n": {n}}}"#);
-        *n += 1;
-        data.into()
+        let count = self.sent.entry(key.to_owned()).or_default();
+        let n = *count;
+        *count += 1;
+        if self.script.partitions.is_none() {
+            return format!(r#"{{"k": "{key}", "n": {n}}}"#).into();
+        }
+        let Found { key: item, n: step } = item(&Found { key: key.to_owned(), n });
+        format!(r#"{{"k": "{key}", "n": {n}, "item": "{item}", "step": {step}}}"#).into()
     }
 
     /// Has the user make the source, with these options more, and both sinks.
@@ -207,18 +231,23 @@ impl Cluster {
     /// Has the user make the source, with these options more in `WITH` and after `ENCODE JSON`.
     pub fn declare_source(&self, options: &str, encode: &str) {
         let access = access();
+        let items = if self.script.partitions.is_some() { ", item VARCHAR, step BIGINT" } else { "" };
         self.user.ask(Order::Sql(format!(
-            "CREATE SOURCE IF NOT EXISTS orders (k VARCHAR, n BIGINT) WITH (connector = 'kinesis', stream = '{SOURCE}', \
+            "CREATE SOURCE IF NOT EXISTS orders (k VARCHAR, n BIGINT{items}) WITH (connector = 'kinesis', stream = '{SOURCE}', \
              {access}{options}) FORMAT PLAIN ENCODE JSON{encode}"
         )));
     }
 
-    /// Has the user make the sink to the ledger, with these options more.
+    /// Has the user make the sink to the ledger, with these options more; by item if the script says into how many partitions.
     pub fn declare_ledger(&mut self, options: &str) {
         self.destinations.push(LEDGER);
+        let (rows, distribution) = match self.script.partitions {
+            None => ("FROM orders", String::new()),
+            Some(n) => ("AS SELECT item AS k, step AS n FROM orders", format!(", distribution = 'key({n})'")),
+        };
         self.user.ask(Order::Sql(format!(
-            "CREATE SINK IF NOT EXISTS ledger FROM orders WITH (connector = 'ledger', name = '{LEDGER}', primary_key = 'k'\
-             {options}) FORMAT PLAIN ENCODE JSON"
+            "CREATE SINK IF NOT EXISTS ledger {rows} WITH (connector = 'ledger', name = '{LEDGER}', primary_key = 'k'\
+             {distribution}{options}) FORMAT PLAIN ENCODE JSON"
         )));
     }
 
@@ -273,9 +302,14 @@ impl Cluster {
             measure_cpu: false,
             ..worker::Config::default()
         };
-        let (net, wire) = (self.net().clone(), self.sockets.wire(place));
+        let site = worker::Site {
+            address: exchange(place),
+            incoming: self.sockets.listen(place, &exchange(place)),
+            wire: self.sockets.wire(place),
+        };
+        let net = self.net().clone();
         self.world.start(place, move || async move {
-            let ended = match worker::Worker::start_over(wire, config, registry, stop) {
+            let ended = match worker::Worker::start_on(site, config, registry, stop) {
                 Ok(worker) => worker.join().await,
                 Err(error) => Err(error),
             };

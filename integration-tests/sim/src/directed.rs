@@ -2,10 +2,16 @@
 //! each script is a small family of seeds. The product must come through every one of them; `mutants` says which defect each
 //! of them brings to light.
 
+mod exchange;
+
 use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+pub(crate) use self::exchange::{
+    delayed_parts, dying_owners, dying_owners_of_children, dying_readers, late_parts, moving_owners,
+    remapped, torn_acks, torn_streams,
+};
 use crate::{
     faults::{Demands, Fault, Script},
     place::Place,
@@ -34,6 +40,7 @@ impl Plot {
             coordinators: 2,
             workers: 2,
             shards: 2,
+            partitions: None,
             keys: 12,
             rate: 100,
             aggregated: 0.0,

@@ -33,6 +33,16 @@ pub enum Fault {
     Isolate(Place, Duration),
     /// Parcels to and from it are lost and sent again.
     Lossy(Place, f64, Duration),
+    /// What goes from the first to the second takes this long.
+    Far(Place, Place, Duration, Duration),
+    /// Connections between them break, with all that is under way.
+    Reset(Place, Place),
+    /// Whoever writes the n-th partition is killed.
+    KillOwner(u64, Duration),
+    /// Whoever writes the n-th partition is suspended.
+    SuspendOwner(u64, Duration),
+    /// The ledger's rows are distributed by key to so many partitions from now on, or not any more.
+    Distribute(Option<u32>),
     /// The store is down, hangs, or has no leader.
     StoreFails(Outage, Duration),
     /// The store thinks for up to so long.
@@ -114,6 +124,8 @@ pub struct Script {
     pub workers: u8,
     /// Open shards at the beginning.
     pub shards: u32,
+    /// The ledger's rows are distributed to so many partitions, by a key that is finer than the partition key.
+    pub partitions: Option<u32>,
     /// Different keys.
     pub keys: u64,
     /// Records a second, all keys together.
@@ -163,12 +175,14 @@ impl Script {
                 (at, fault(random, coordinators, workers))
             })
             .collect();
+        let partitions = (seed % 2 == 1).then(|| partitioned(seed, workers, load, &mut faults));
         faults.sort_by_key(|(at, _)| *at);
         Self {
             seed,
             coordinators,
             workers,
             shards: random.random_range(1..=6),
+            partitions,
             keys: random.random_range(4..=40),
             rate: random.random_range(20..=200),
             aggregated: *[0.0, 0.0, 0.3, 1.0].choose(random).expect("four"),
@@ -193,6 +207,34 @@ impl Script {
     pub fn prefix(mut self, count: usize) -> Self {
         self.faults.truncate(count);
         self
+    }
+}
+
+/// Into how many partitions, with what goes wrong because of them.
+fn partitioned(seed: u64, workers: u8, load: Duration, faults: &mut Vec<(Duration, Fault)>) -> u32 {
+    let random = &mut StdRng::seed_from_u64(seed ^ 0xD157);
+    for _ in 0..random.random_range(1..=5) {
+        let at = Duration::from_millis(random.random_range(2_000..load.as_millis() as u64));
+        faults.push((at, exchange_fault(random, workers)));
+    }
+    random.random_range(2..=4)
+}
+
+fn exchange_fault(random: &mut StdRng, workers: u8) -> Fault {
+    let one = random.random_range(0..workers);
+    let other = Place::Worker((one + random.random_range(1..workers)) % workers);
+    let one = Place::Worker(one);
+    match random.random_range(0..9_u32) {
+        0 | 1 => Fault::Reset(one, other),
+        2 => Fault::Far(one, other, span(random, 50, 4_000), span(random, 500, 12_000)),
+        3 => Fault::OneWay(one, other, span(random, 500, 15_000)),
+        4 => Fault::Partition(one, other, span(random, 500, 15_000)),
+        5 => Fault::KillOwner(random.random(), span(random, 100, 15_000)),
+        6 => Fault::SuspendOwner(random.random(), span(random, 500, 20_000)),
+        _ => match random.random_range(1..=4) {
+            1 => Fault::Distribute(None),
+            n => Fault::Distribute(Some(n)),
+        },
     }
 }
 

@@ -325,6 +325,83 @@ pub const MUTANTS: &[Mutant] = &[
         &["coordinator/src/term.rs"],
         directed::usurped,
     ),
+    mutant(
+        "p16_not_named",
+        "P16",
+        "a split goes on sending to whatever runs its partitions have, named or not",
+        &["crates/logic/src/plan/task.rs", "worker/src/orders.rs", "worker/src/task/parts.rs"],
+        directed::moving_owners,
+    ),
+    mutant(
+        "p17_split_before_partitions",
+        "P17",
+        "a split is assigned before the partitions of its sink are",
+        &["crates/logic/src/plan/partition.rs"],
+        directed::moving_owners,
+    ),
+    mutant(
+        "p18_older_epoch_accepted",
+        "P18",
+        "a partition takes what an older run of a split sent after a newer one has sent to it",
+        &["worker/src/task/parts.rs"],
+        directed::delayed_parts,
+    ),
+    mutant(
+        "p19_part_lost_unnoticed",
+        "P19",
+        "a stream goes on although parts were lost with its connection",
+        &["worker/src/task/parts.rs"],
+        directed::torn_streams,
+    ),
+    mutant(
+        "p20_acks_not_repeated",
+        "P20",
+        "a stream that is opened again is not told what is durable already",
+        &["worker/src/task/parts.rs"],
+        directed::torn_acks,
+    ),
+    mutant(
+        "p20_ack_without_epoch",
+        "P20",
+        "an ack counts for whatever run of the split there is",
+        &["worker/src/task/outlet.rs", "worker/src/task/parts.rs"],
+        directed::dying_readers,
+    ),
+    mutant(
+        "p21_old_rows_written",
+        "P21",
+        "what an older run of a split has under way holds nothing of a newer one back",
+        &["crates/logic/src/outbox/given_up.rs"],
+        directed::late_parts,
+    ),
+    mutant(
+        "p22_own_predecessors",
+        "P22",
+        "a new map's writers wait for the old one of their own number only",
+        &["crates/logic/src/plan/partition.rs"],
+        directed::remapped,
+    ),
+    mutant(
+        "ack_before_all_partitions",
+        "I1",
+        "a chunk is complete when the first partition that got rows of it has acked",
+        &["worker/src/task/forward.rs"],
+        directed::dying_owners,
+    ),
+    mutant(
+        "ack_on_receipt",
+        "I1",
+        "a partition acks what it has received",
+        &["worker/src/task/parts.rs"],
+        directed::dying_owners,
+    ),
+    mutant(
+        "child_overtakes_in_exchange",
+        "I2, P15",
+        "a split has ended when everything of it is sent",
+        &["worker/src/task/forward.rs"],
+        directed::dying_owners_of_children,
+    ),
 ];
 
 /// The one of this name.
@@ -418,9 +495,9 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_of_the_ownership_protocol_has_a_defect_that_breaks_it() {
+    fn every_rule_of_the_protocol_has_a_defect_that_breaks_it() {
         let broken: BTreeSet<&str> = MUTANTS.iter().flat_map(|mutant| mutant.rule.split(", ")).collect();
-        for rule in (1..=15).map(|number| format!("P{number}")) {
+        for rule in (1..=22).map(|number| format!("P{number}")) {
             assert!(broken.contains(rule.as_str()), "nothing breaks {rule}");
         }
     }

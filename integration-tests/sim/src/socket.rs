@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -39,6 +39,8 @@ struct Half {
     in_flight: usize,
     finished: bool,
     broken: bool,
+    /// Nothing arrives any more, not even what is under way.
+    reset: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -70,6 +72,9 @@ impl Parcel {
     fn arrive(mut self) {
         self.arrived = true;
         let mut half = lock(&self.half);
+        if half.reset {
+            return;
+        }
         let bytes = self.bytes.take();
         half.early.insert(self.number, bytes);
         loop {
@@ -191,6 +196,12 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// The two directions of a connection.
+type Halves = [Weak<Mutex<Half>>; 2];
+
+/// With the places at its ends.
+type Connections = Vec<([Place; 2], Halves)>;
+
 type Listeners = BTreeMap<String, (Place, mpsc::Sender<io::Result<Io>>)>;
 
 /// Who listens where.
@@ -198,13 +209,34 @@ type Listeners = BTreeMap<String, (Place, mpsc::Sender<io::Result<Io>>)>;
 pub struct Sockets {
     net: Net,
     listeners: Arc<Mutex<Listeners>>,
+    connections: Arc<Mutex<Connections>>,
 }
 
 impl Sockets {
     /// Nobody yet.
     #[must_use]
     pub fn new(net: Net) -> Self {
-        Self { net, listeners: Arc::default() }
+        Self { net, listeners: Arc::default(), connections: Arc::default() }
+    }
+
+    /// Breaks every connection between two places, with all that is under way on it.
+    pub fn reset(&self, a: Place, b: Place) {
+        for (ends, halves) in self.connections().iter() {
+            if *ends != [a, b] && *ends != [b, a] {
+                continue;
+            }
+            for half in halves.iter().filter_map(Weak::upgrade) {
+                let mut half = lock(&half);
+                (half.broken, half.reset) = (true, true);
+                half.arrived.clear();
+                half.early.clear();
+                half.wake();
+            }
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens at `host:port`. A later listener of the same place replaces an earlier one.
@@ -245,6 +277,10 @@ impl Sockets {
         let listener = self.listeners().get(authority).map(|(_, listener)| listener.clone());
         let listener = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (near, far) = Socket::pair(&self.net, from, to);
+        let mut connections = self.connections();
+        connections.retain(|(_, halves)| halves.iter().all(|half| half.strong_count() > 0));
+        connections.push(([from, to], [&near.incoming, &near.outgoing].map(Arc::downgrade)));
+        drop(connections);
         match listener.try_send(Ok(Box::new(far))) {
             Ok(()) => Ok(near),
             Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),

@@ -1,7 +1,7 @@
 //! P21: rows that nobody wants any more, because a newer run of their split sends them again.
 
 use super::{Outbox, RequestId};
-use crate::ack::ChunkId;
+use crate::{ack::ChunkId, mutant};
 
 impl Outbox {
     /// P21: rows of these chunks are not wanted any more. What is not under way is dropped; what is keeps its keys busy until
@@ -11,6 +11,10 @@ impl Outbox {
         self.pending_bytes = self.pending.iter().map(|pending| u64::from(pending.row.bytes)).sum();
         for pending in self.in_flight.values_mut().flat_map(|request| &mut request.rows) {
             pending.given_up |= unwanted(pending.row.chunk);
+        }
+        if mutant::on("p21_old_rows_written") {
+            self.keys_in_flight.clear();
+            self.holds.clear();
         }
         // A half that was looked for may be gone: the bad row, if it is still here, is looked for anew.
         self.halves = self.halves.anew();

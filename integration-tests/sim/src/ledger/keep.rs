@@ -77,9 +77,10 @@ impl Kept {
         &self.overtaken
     }
 
-    /// A run sends a row. What it had heard by then counts: the request may be late.
+    /// A run sends a row. What it had heard by then counts: the request may be late. To a partition a newer run of the split may
+    /// bring the row again.
     pub(super) fn sent(&mut self, arrival: Arrival) {
-        if self.confirmed.contains(&written(&arrival)) {
+        if arrival.task.split().is_some() && self.confirmed.contains(&written(&arrival)) {
             self.needless.push(arrival);
         }
     }

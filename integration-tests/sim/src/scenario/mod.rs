@@ -125,6 +125,7 @@ pub fn world(scenario: Scenario, seed: u64) -> Cluster {
         coordinators: random.random_range(2..=3),
         workers: random.random_range(2..=3),
         shards: random.random_range(2..=3),
+        partitions: None,
         keys: random.random_range(6..=30),
         rate: random.random_range(50..=120),
         aggregated: 0.0,
