@@ -17,6 +17,7 @@ mod probe;
 mod reads;
 mod report;
 mod rest;
+mod scale;
 mod scrape;
 mod sdk;
 mod simulated;
@@ -132,6 +133,7 @@ async fn run(args: RunArgs) -> Result<()> {
     throughput::measure(&bench, &mut report).await;
     rest::measure(&bench, &mut report).await;
     crowd::measure(&bench, &mut report).await;
+    scale::measure(&bench, &mut report).await;
     let outcome = handover::measure(&bench, &mut report).await;
     report.outcome("handover", outcome);
     heal::measure(&bench, &mut report).await;
