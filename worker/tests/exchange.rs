@@ -33,6 +33,8 @@ struct Node {
 impl Node {
     async fn start(name: &str) -> Self {
         let coordinator = Coordinator::start(10).await;
+        // Fencing is not what is tried here, and the machine may be busy.
+        coordinator.with(|s| s.fence_after = Duration::from_secs(30));
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
             name: Some(name.to_owned()),

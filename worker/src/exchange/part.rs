@@ -130,13 +130,17 @@ pub(super) fn compact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(batch.schema(), batch.columns().iter().map(column).collect())
 }
 
-/// True when a view column holds more than its rows need.
+/// Each buffer of a view column is compressed by itself: of more than these there is nothing left to compress.
+const BUFFERS_MAX: usize = 4;
+
+/// True when a view column holds more than its rows need, or in pieces.
 pub(super) fn is_slack(batch: &RecordBatch) -> bool {
     let slack = |column: &ArrayRef| match column.data_type() {
         DataType::BinaryView => {
             let views = column.as_binary_view();
             let held: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            held > 2 * views.iter().flatten().map(<[u8]>::len).sum::<usize>()
+            views.data_buffers().len() > BUFFERS_MAX
+                || held > 2 * views.iter().flatten().map(<[u8]>::len).sum::<usize>()
         }
         DataType::Utf8View => true,
         _ => false,

@@ -70,6 +70,8 @@ pub(super) struct Outlet {
     backoff: Backoff,
     /// Why the stream does not stand.
     why: String,
+    /// The partition was not there when it was asked last.
+    away: bool,
 }
 
 impl Outlet {
@@ -85,6 +87,7 @@ impl Outlet {
             state: State::Idle,
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
             why: String::new(),
+            away: false,
         }
     }
 
@@ -105,6 +108,11 @@ impl Outlet {
     /// Everything sent is acked.
     pub(super) fn is_acked(&self) -> bool {
         self.sent.is_empty()
+    }
+
+    /// Nobody is there who could ack what was sent.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.away && !self.sent.is_empty()
     }
 
     /// Opens the stream if something asks for one, and sends as much as the window allows.
@@ -195,7 +203,7 @@ impl Outlet {
                     other => other,
                 };
                 self.backoff.worked();
-                (self.window, self.why) = (window, String::new());
+                (self.window, self.why, self.away) = (window, String::new(), false);
                 Heard::Nothing
             }
             Some(Said::Window(window)) => {
@@ -216,6 +224,7 @@ impl Outlet {
         let (n, kind) = (self.partition, "unavailable");
         match reason {
             Reason::NotHere => {
+                self.away = true;
                 self.broke(error);
                 Heard::Nothing
             }

@@ -538,6 +538,20 @@ async fn a_stopped_split_waits_for_the_acks_of_what_it_sent() {
     }
 }
 
+/// A worker that stops in order hands over partitions and splits at once: neither waits for the other.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_split_does_not_wait_for_a_partition_that_has_gone() {
+    let (bench, door) = hall(Bench::new(vec![records(0..3, &["a"])]), 1);
+    let mut partition = Played::new(&bench, &door, 0);
+    let live = bench.run();
+    let mut stream = partition.accepted(1 << 20).await;
+    stream.parts.recv().await.unwrap();
+    drop((partition, stream));
+    let began = Instant::now();
+    let ending = live.stop(Duration::from_secs(10)).await;
+    assert!(!ending.drained && began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
 /// P8: a partition's `drained` waits for the last breath of what may still land, as every writer's.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_partition_tells_the_acks_of_what_was_under_way_and_takes_nothing_more() {
