@@ -52,8 +52,9 @@ fn draw_tables(status: &StatusReply, splits_max: Option<usize>, out: &mut impl W
         return section("splits", &split_grid(&splits), out);
     };
     // What reads without trouble needs no look; of the rest, the one furthest behind needs it most.
-    let calm =
-        |split: &SplitStatus| matches!(split.state.as_str(), "reading" | "writing" | "drained") && split.error.is_empty();
+    let calm = |split: &SplitStatus| {
+        matches!(split.state.as_str(), "reading" | "writing" | "drained") && split.error.is_empty()
+    };
     splits.sort_by_key(|split| (calm(split), std::cmp::Reverse(split.lag_ms)));
     let left_out = splits.len() - most;
     splits.truncate(most);

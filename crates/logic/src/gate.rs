@@ -133,9 +133,17 @@ impl Heard {
         timing: &Timing,
         now: Duration,
     ) -> RunEnd {
-        if let Some(released) = self.releases.get(&(task.clone(), epoch)) {
-            return RunEnd::Over(if released.drained { Release::Drained } else { Release::Stopped });
-        }
+        self.told(task, epoch).unwrap_or_else(|| self.process_end(run, timing, now))
+    }
+
+    /// The end of a run, if its worker told of it.
+    fn told(&self, task: &TaskId, epoch: Epoch) -> Option<RunEnd> {
+        let released = self.releases.get(&(task.clone(), epoch))?;
+        Some(RunEnd::Over(if released.drained { Release::Drained } else { Release::Stopped }))
+    }
+
+    /// What is known of a run of which nothing was told: what is known of its process.
+    fn process_end(&self, run: &Assignment, timing: &Timing, now: Duration) -> RunEnd {
         let superseded = self.superseded_at(&run.process, &run.instance).is_some();
         if superseded && !mutant::on("restart_under_old_epoch") {
             return RunEnd::Over(Release::Stopped);
@@ -181,6 +189,31 @@ impl Heard {
             Release::Stopped => superseded.unwrap_or(self.elected_at + breath).min(silence),
             Release::No => superseded.map_or(silence, |at| at.min(silence)),
         }
+    }
+}
+
+/// [`Heard::run_end`] for very many runs at one moment: each process is looked at once.
+pub struct Ends<'a> {
+    heard: &'a Heard,
+    timing: &'a Timing,
+    now: Duration,
+    processes: BTreeMap<&'a str, RunEnd>,
+}
+
+impl<'a> Ends<'a> {
+    /// As of now.
+    #[must_use]
+    pub fn new(heard: &'a Heard, timing: &'a Timing, now: Duration) -> Self {
+        Self { heard, timing, now, processes: BTreeMap::new() }
+    }
+
+    /// Whether the run of this assignment is over.
+    pub fn of(&mut self, task: &TaskId, (epoch, run): (Epoch, &'a Assignment)) -> RunEnd {
+        if let Some(told) = self.heard.told(task, epoch) {
+            return told;
+        }
+        let Self { heard, timing, now, processes } = self;
+        *processes.entry(&run.process).or_insert_with(|| heard.process_end(run, timing, *now))
     }
 }
 

@@ -20,7 +20,7 @@ pub use even::{Rebalance, rebalance};
 use crate::{
     Timing,
     assign::Transit,
-    gate::{Failure, RunEnd, gate, predecessor},
+    gate::{Ends, Failure, RunEnd, gate, predecessor},
     lineage::{Standing, standing},
     mutant,
 };
@@ -69,6 +69,7 @@ pub(super) struct Round<'a> {
     on_the_way: usize,
     /// Of the sinks that are distributed by key.
     sets: BTreeMap<ObjectId, Set>,
+    ends: Ends<'a>,
 }
 
 /// Decides about every task.
@@ -94,6 +95,7 @@ fn looked<'a>(desired: &'a Desired, observed: &'a Observed, timing: &'a Timing, 
         transit: Transit::default(),
         on_the_way: 0,
         sets: sets(desired, observed, timing, now),
+        ends: Ends::new(&observed.heard, timing, now),
     };
     for (task, wish) in wishes(desired, observed) {
         round.look(task, wish);
@@ -194,7 +196,7 @@ impl<'a> Round<'a> {
             self.plan.actions.push(Action::Unassign { task, epoch: *epoch, reason: StopReason::Lineage });
             return;
         }
-        match observed.heard.run_end(&task, (*epoch, run), self.timing, self.now) {
+        match self.ends.of(&task, (*epoch, run)) {
             RunEnd::Alive => self.alive(task, (*epoch, run), &wish),
             RunEnd::Silent(left) => {
                 let why = format!("worker {} is silent, it is given up in {}", run.worker, seconds(left));
