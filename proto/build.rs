@@ -1,7 +1,8 @@
 //! Compiles the wire. The protobuf compiler is a library (protox), so no `protoc` is asked for here.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["shardwright/v1/session.proto", "shardwright/v1/exchange.proto", "shardwright/v1/admin.proto"];
+    let files =
+        ["shardwright/v1/session.proto", "shardwright/v1/exchange.proto", "shardwright/v1/admin.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -3,7 +3,7 @@
 //!
 //! Decisions live in `logic`; here are the shells around them: `office` (election), `term` (everything that lives as long as
 //! one leadership), `session` (workers), `reconciler` and `execute`, `checkpointer`, `discovery`, `catalog`, `upkeep`.
-//! ARCHITECTURE.md shows how a record and a statement travel; docs/protocol.md has the rules P1–P15.
+//! ARCHITECTURE.md shows how a record and a statement travel; docs/protocol.md has the rules P1–P22.
 
 mod admin;
 mod balance;
