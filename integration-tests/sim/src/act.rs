@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use model::{Assignment, TaskId};
 use store::{Keyspace, View};
 
 use crate::{
@@ -106,6 +107,7 @@ impl Acts {
             | Fault::Stop(..)
             | Fault::KillLeader(_)
             | Fault::KillOwner(..)
+            | Fault::KillReader(..)
             | Fault::SuspendOwner(..)
             | Fault::SuspendLeader(_)
             | Fault::CutLeader(_) => self.hit_process(fault, cluster, now),
@@ -151,16 +153,19 @@ impl Acts {
             (Fault::CutLeader(span), Some(place)) => {
                 return self.close(cluster, &[(place, Place::Store), (Place::Store, place)], now + span);
             }
-            (Fault::KillOwner(n, span), _) => match owner(cluster, n) {
-                Some(place) => Fault::Kill(place, span),
-                None => return,
-            },
-            (Fault::SuspendOwner(n, span), _) => match owner(cluster, n) {
-                Some(place) => Fault::Suspend(place, span),
-                None => return,
-            },
             (fault, _) => fault,
         };
+        let (writes, reads): (IsIt, IsIt) =
+            (|task, _| task.partition().is_some(), |_, run| run.partitions.is_some());
+        let fault = match fault {
+            Fault::KillOwner(n, span) => owner(cluster, n, writes).map(|place| Fault::Kill(place, span)),
+            Fault::KillReader(n, span) => owner(cluster, n, reads).map(|place| Fault::Kill(place, span)),
+            Fault::SuspendOwner(n, span) => {
+                owner(cluster, n, writes).map(|place| Fault::Suspend(place, span))
+            }
+            fault => Some(fault),
+        };
+        let Some(fault) = fault else { return };
         match fault {
             Fault::Kill(place, span) => {
                 cluster.world.kill(place);
@@ -226,11 +231,13 @@ fn leader(cluster: &Cluster) -> Option<Place> {
     cluster.places().into_iter().find(|place| address.contains(&format!("//{place}:")))
 }
 
-/// Where the n-th of all partitions that have a writer is written.
-fn owner(cluster: &Cluster, n: u64) -> Option<Place> {
+type IsIt = fn(&TaskId, &Assignment) -> bool;
+
+/// Where the n-th of all such tasks runs.
+fn owner(cluster: &Cluster, n: u64, is_it: IsIt) -> Option<Place> {
     let view = View::decode(&Keyspace::new(NAME), &cluster.stored()).ok()?;
-    let partitions = view.assignments.iter().filter(|(task, _)| task.partition().is_some());
-    let workers: Vec<&str> = partitions.map(|(_, entry)| entry.value.worker.as_str()).collect();
+    let tasks = view.assignments.iter().filter(|(task, entry)| is_it(task, &entry.value));
+    let workers: Vec<&str> = tasks.map(|(_, entry)| entry.value.worker.as_str()).collect();
     let worker = *workers.get(usize::try_from(n % (workers.len().max(1) as u64)).ok()?)?;
     cluster.places().into_iter().find(|place| place.to_string() == worker)
 }

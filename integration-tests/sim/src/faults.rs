@@ -39,6 +39,8 @@ pub enum Fault {
     Reset(Place, Place),
     /// Whoever writes the n-th partition is killed.
     KillOwner(u64, Duration),
+    /// Whoever reads the n-th split whose rows go to partitions is killed.
+    KillReader(u64, Duration),
     /// Whoever writes the n-th partition is suspended.
     SuspendOwner(u64, Duration),
     /// The ledger's rows are distributed by key to so many partitions from now on, or not any more.

@@ -50,6 +50,7 @@ impl Judge {
         if let Some(earlier) = earlier {
             let new = replaced(earlier.observed, &now.1);
             broken.extend(new.iter().filter_map(|task| begins_elsewhere(task, &now.1)));
+            broken.extend(new.iter().filter_map(|task| sends_too_early(task, &now)));
             if self.calm.is_some_and(|calm| at >= calm) {
                 let word =
                     |task| format!("task {task} got a new run, and nothing was wrong with the old one");
@@ -74,6 +75,21 @@ fn begins_elsewhere(task: &TaskId, now: &Observed) -> Option<String> {
     let position = &now.checkpoints.get(task)?.value.position;
     (run.start != *position)
         .then(|| format!("P13: task {task} begins at {}, and its checkpoint is {position}", run.start))
+}
+
+/// P17: a split is assigned only when every partition of its sink is, at the catalog's revision. A new run of an older revision
+/// was under way when the catalog changed.
+fn sends_too_early(task: &TaskId, (desired, observed): &(Desired, Observed)) -> Option<String> {
+    task.split()?;
+    let wanted = desired.spec_revision(task.sink)?;
+    let count = desired.sinks.get(&task.sink)?.partitions;
+    observed.assignments.get(task).filter(|(_, run)| run.spec_revision == wanted)?;
+    let stands = |n: &u32| {
+        let run = observed.assignments.get(&TaskId::writes(task.sink, *n));
+        run.is_some_and(|(_, run)| run.spec_revision == wanted)
+    };
+    let lacking = (0..count).find(|n| !stands(n))?;
+    Some(format!("P17: task {task} is assigned, and partition {lacking} is not at revision {wanted}"))
 }
 
 fn desired(view: &View) -> Desired {

@@ -72,15 +72,19 @@ pub(crate) fn torn_acks(seed: u64) -> Script {
     plot.done()
 }
 
-/// Readers die while what they sent is slowly written, and then whoever writes it.
+/// A reader dies twice while nothing of what it sends is written, and then whoever writes that, slowly.
 pub(crate) fn dying_readers(seed: u64) -> Script {
-    let mut plot =
-        parted(seed)
-            .at(3_000, 500, Fault::SinkSlow(ms(4_000), ms(36_000)))
-            .every(4_000, 3_000, |random| Fault::Kill(some_worker(random), ms(random.random_range(50..300))));
-    for at in [9_000, 18_000, 27_000] {
-        let owner = plot.moment(0, 5);
-        plot = plot.at(at, 2_000, Fault::KillOwner(owner, ms(1_000)));
+    // One of each: who reads does not write, and one request at a time has rows of all keys.
+    let mut plot = parted(seed).with(|script| {
+        (script.shards, script.partitions, script.keys, script.rate) = (1, Some(1), 4, 20);
+    });
+    for at in [6_000, 16_000, 26_000, 34_000] {
+        plot = plot
+            .at(at, 0, Fault::KillReader(0, ms(100)))
+            .at(at + 150, 200, Fault::SinkHangs(ms(4_400)))
+            .at(at + 1_500, 1_500, Fault::KillReader(0, ms(100)))
+            .at(at + 4_300, 0, Fault::SinkSlow(ms(4_500), ms(4_000)))
+            .at(at + 6_200, 800, Fault::KillOwner(0, ms(1_000)));
     }
     plot.done()
 }
