@@ -56,7 +56,7 @@ pub const MUTANTS: &[Mutant] = &[
         "end_not_checkpointed",
         "I6",
         "the end of a split is not made durable",
-        &["worker/src/task/prefix.rs"],
+        &["worker/src/task/forward.rs", "worker/src/task/prefix.rs"],
         directed::reshards,
     ),
     mutant(
