@@ -141,7 +141,7 @@ impl FakeWorker {
             records_delivered: run.serial * RECORDS,
             ..v1::Report::default()
         };
-        let due = |(n, _): &(u64, _)| (self.beats + n) % self.pace == 0;
+        let due = |(n, _): &(u64, _)| (self.beats + n).is_multiple_of(self.pace);
         let reports = (0..).zip(self.runs.values()).filter(due).map(|(_, run)| report(run)).collect();
         self.say(up::Message::Heartbeat(v1::Heartbeat {
             number: self.beats,
@@ -168,7 +168,7 @@ impl FakeWorker {
                 gap: String::new(),
             }
         };
-        let due = |(n, _): &(u64, _)| (self.beats + n) % self.pace == 0;
+        let due = |(n, _): &(u64, _)| (self.beats + n).is_multiple_of(self.pace);
         let tasks: Vec<v1::TaskProgress> =
             (0..).zip(self.runs.values_mut()).filter(due).map(|(_, run)| move_on(run)).collect();
         if tasks.is_empty() {
