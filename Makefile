@@ -13,7 +13,7 @@ build: ## the binary, at $CARGO_TARGET_DIR/debug/shardwright
 	@scripts/setup build
 	cargo build --workspace --locked
 
-demo: ## a live cluster, its accidents and a ledger; STORE=etcd, KEEP=1
+demo: ## a live cluster, its accidents and a ledger; STORE=etcd, KEEP=1, GROW=5
 	@scripts/demo
 
 kinesis: build ## a local Kinesis endpoint with a live stream, for the README's tour
