@@ -311,3 +311,35 @@ fn fault(random: &mut StdRng, coordinators: u8, workers: u8) -> Fault {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_second_seed_has_partitions_and_together_they_see_everything_that_goes_wrong_with_them() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let script = Script::of(seed);
+            assert_eq!(script.partitions.is_some(), seed % 2 == 1, "seed {seed}");
+            let workers = |a: &Place, b: &Place| matches!((a, b), (Place::Worker(_), Place::Worker(_)));
+            let kinds = script.faults.iter().filter_map(|(_, fault)| match fault {
+                Fault::Reset(..) => Some("reset"),
+                Fault::Far(..) => Some("far"),
+                Fault::OneWay(a, b, _) if workers(a, b) => Some("one way"),
+                Fault::Partition(a, b, _) if workers(a, b) => Some("both ways"),
+                Fault::KillOwner(..) => Some("owner dies"),
+                Fault::SuspendOwner(..) => Some("owner sleeps"),
+                Fault::Distribute(Some(_)) => Some("another map"),
+                Fault::Distribute(None) => Some("no map"),
+                _ => None,
+            });
+            let kinds: Vec<&str> = kinds.collect();
+            assert!(kinds.is_empty() || script.partitions.is_some(), "seed {seed}: {kinds:?}");
+            seen.extend(kinds);
+        }
+        assert_eq!(seen.len(), 8, "{seen:?}");
+    }
+}

@@ -291,3 +291,40 @@ impl Sockets {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reset_takes_everything_with_it_that_is_under_way() {
+        let net = Net::new(1);
+        let sockets = Sockets::new(net.clone());
+        let (near, far) = (Place::Worker(0), Place::Worker(1));
+        let mut incoming = sockets.listen(far, "w1:1");
+        let dialing = sockets.dial(near, "w1:1".to_owned());
+        let step = |seconds| net.run_until(Duration::from_secs(seconds));
+        let (dialed, ()) = tokio::join!(dialing, async {
+            for second in 1..4 {
+                step(second);
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut dialed = dialed.unwrap();
+        let mut accepted = tokio_stream::StreamExt::next(&mut incoming).await.unwrap().unwrap();
+        dialed.write_all(b"arrives").await.unwrap();
+        step(5);
+        let mut buffer = [0; 7];
+        accepted.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"arrives");
+        dialed.write_all(b"is lost").await.unwrap();
+        sockets.reset(far, near);
+        step(6);
+        assert!(accepted.read(&mut buffer).await.is_err());
+        assert!(dialed.write(b"more").await.is_err());
+    }
+}

@@ -1,4 +1,5 @@
-//! Random runs: 200 seeds, in four parts so that they share a machine's processors; and that a seed is a run, not a mood.
+//! Random runs: 200 seeds, in four parts so that they share a machine's processors, every second one with partition tasks; and
+//! that a seed is a run, not a mood.
 
 use std::process::Command;
 
