@@ -53,6 +53,9 @@ pub(crate) struct Lanes {
     busy: BTreeSet<LaneId>,
     /// When each lane may go next.
     due: BTreeMap<LaneId, Duration>,
+    /// The serial of the last transaction of each lane that was sent, landed or not: two never share one, or the landing of an
+    /// earlier one, whose answer was lost, would be taken for that of a later one.
+    serials: BTreeMap<LaneId, u64>,
 }
 
 impl State {
@@ -172,7 +175,7 @@ async fn transact(term: Arc<Term>, group: Group) {
 
 /// One transaction, until it is known whether it landed.
 async fn write(term: &Term, group: &Group) -> Result<()> {
-    let (guards, writes, serial) = transaction(&term.state(), group);
+    let (guards, writes, serial) = transaction(&mut term.state(), group);
     let keep = |memory: &mut Memory, revision| memory.checkpointed(group, serial, revision);
     match term.try_commit(guards, &writes, keep).await {
         Ok(Outcome::Done(_)) => durable(term, group),
@@ -188,11 +191,14 @@ async fn write(term: &Term, group: &Group) -> Result<()> {
     Ok(())
 }
 
-fn transaction(state: &State, group: &Group) -> (Vec<Guard>, Vec<Write>, u64) {
-    let keys = &state.memory.keys;
-    let lane = state.memory.view.lanes.get(&group.lane);
+fn transaction(state: &mut State, group: &Group) -> (Vec<Guard>, Vec<Write>, u64) {
+    let State { memory, lanes, .. } = state;
+    let keys = &memory.keys;
+    let lane = memory.view.lanes.get(&group.lane);
     let lane_key = keys.key::<LaneKey>(&group.lane);
-    let serial = lane.map_or(0, |lane| lane.value.serial) + 1;
+    let sent = lanes.serials.entry(group.lane.clone()).or_default();
+    let serial = lane.map_or(0, |lane| lane.value.serial).max(*sent) + 1;
+    *sent = serial;
     let assignment = |(task, checkpoint): &(TaskId, Checkpoint)| {
         Guard::Unchanged(keys.key::<AssignmentKey>(task), checkpoint.epoch.revision)
     };
