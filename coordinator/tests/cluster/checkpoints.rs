@@ -146,7 +146,7 @@ async fn a_release_counts_after_its_last_position_is_durable() {
     assert_eq!(Position::try_from(start).unwrap(), after("33"));
 }
 
-async fn lost_answer(stream: &str, fate: Fate) {
+async fn lost_answer(stream: &str, fate: Fate, last: u64) {
     let fake = Arc::new(FakeStore::new());
     let store: Arc<dyn MetadataStore> = fake.clone();
     let coordinator = Coordinator::start(&store).await;
@@ -163,19 +163,43 @@ async fn lost_answer(stream: &str, fate: Fate) {
     worker.committed("s0", 2).await;
     let stored = view(&store).await;
     assert_eq!(stored.checkpoints[&task(&run)].value.position, after("8"));
-    // One transaction per position landed, whatever was heard of it (P14).
-    assert_eq!(stored.lanes.values().map(|lane| lane.value.serial).collect::<Vec<_>>(), [2]);
+    // One transaction per position landed, whatever was heard of it (P14); one that vanished has used its number up.
+    assert_eq!(stored.lanes.values().map(|lane| lane.value.serial).collect::<Vec<_>>(), [last]);
     assert_eq!(coordinator.leader().await.revision(), leader.revision(), "the term went on");
 }
 
 #[tokio::test]
 async fn a_checkpoint_that_landed_unheard_is_not_written_twice() {
-    lost_answer("landed", Fate::Landed).await;
+    lost_answer("landed", Fate::Landed, 2).await;
 }
 
 #[tokio::test]
 async fn a_checkpoint_that_vanished_is_written_again() {
-    lost_answer("vanished", Fate::Vanished).await;
+    lost_answer("vanished", Fate::Vanished, 3).await;
+}
+
+/// P14: a transaction whose answer was lost lands after its lane was read, and so keeps out the next one, whose answer is lost too.
+#[tokio::test]
+async fn the_late_landing_of_one_checkpoint_is_not_taken_for_that_of_the_next() {
+    let fake = Arc::new(FakeStore::new());
+    let store: Arc<dyn MetadataStore> = fake.clone();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    create(&leader, "overtaken", vec![open("s0", &[])]).await;
+    let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    worker.runs_exactly(&["s0"]).await;
+    let run = worker.run_of("s0").unwrap();
+    fake.lose_answer("/lane/", Fate::LateThenAway);
+    fake.lose_answer("/lane/", Fate::Overtaken);
+    worker.progress(&run, 1, &after("7")).await;
+    until("the first answer is lost", || fake.lost.load(Ordering::SeqCst) == 1).await;
+    worker.progress(&run, 2, &after("8")).await;
+    // The position must have arrived when the lane is read.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    fake.away.store(false, Ordering::SeqCst);
+    worker.committed("s0", 2).await;
+    assert_eq!(fake.lost.load(Ordering::SeqCst), 2);
+    assert_eq!(view(&store).await.checkpoints[&task(&run)].value.position, after("8"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A store in memory whose answers can be lost, with or without the commit having landed.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -24,13 +25,17 @@ pub enum Fate {
     Vanished,
     /// It has not landed yet: [`FakeStore::land_late`] lets it.
     Late,
+    /// The same, and then nothing is answered until the test says so.
+    LateThenAway,
+    /// The one that was late lands just before it, so that it does not.
+    Overtaken,
 }
 
 /// See the module.
 pub struct FakeStore {
     inner: EmbeddedStore,
-    /// The next commit that writes a key with this in its name loses its answer.
-    next: Mutex<Option<(&'static str, Fate)>>,
+    /// The next commits that write a key with this in its name lose their answers.
+    next: Mutex<VecDeque<(&'static str, Fate)>>,
     /// Commits that are still on their way.
     late: Mutex<Option<(Vec<Guard>, Vec<Write>)>>,
     /// Answers lost so far.
@@ -45,7 +50,7 @@ impl FakeStore {
     pub fn new() -> Self {
         Self {
             inner: EmbeddedStore::in_memory(),
-            next: Mutex::new(None),
+            next: Mutex::new(VecDeque::new()),
             late: Mutex::new(None),
             lost: AtomicU32::new(0),
             away: AtomicBool::new(false),
@@ -55,7 +60,7 @@ impl FakeStore {
 
     /// Loses the answer of the next commit that writes a key whose name contains `word`.
     pub fn lose_answer(&self, word: &'static str, fate: Fate) {
-        *self.next.lock().unwrap() = Some((word, fate));
+        self.next.lock().unwrap().push_back((word, fate));
     }
 
     /// Lets the commit arrive that was on its way, and says what came of it.
@@ -73,14 +78,14 @@ impl FakeStore {
 
     fn fate(&self, writes: &[Write]) -> Option<Fate> {
         let mut next = self.next.lock().unwrap();
-        let (word, fate) = (*next)?;
+        let (word, fate) = *next.front()?;
         let hit = writes.iter().any(|write| match write {
             Write::Put(key, _) | Write::PutLeased(key, _, _) | Write::Delete(key) => {
                 key.as_str().contains(word)
             }
         });
         hit.then(|| {
-            *next = None;
+            next.pop_front();
             fate
         })
     }
@@ -107,6 +112,15 @@ impl MetadataStore for FakeStore {
             Some(Fate::Landed) => drop(self.inner.commit(guards, writes).await?),
             Some(Fate::Vanished) => {}
             Some(Fate::Late) => *self.late.lock().unwrap() = Some((guards.to_vec(), writes)),
+            Some(Fate::LateThenAway) => {
+                *self.late.lock().unwrap() = Some((guards.to_vec(), writes));
+                self.away.store(true, Ordering::SeqCst);
+            }
+            Some(Fate::Overtaken) => {
+                assert!(matches!(self.land_late().await, Commit::Done(_)), "the first lands");
+                let second = self.inner.commit(guards, writes).await?;
+                assert!(matches!(second, Commit::Lost(_)), "its lane has moved");
+            }
         }
         self.lost.fetch_add(1, Ordering::SeqCst);
         let mut error = Error::new(ErrorKind::Unavailable, "answer lost by the test");
