@@ -17,6 +17,8 @@ use crate::SOURCE;
 
 /// Open shards, at least and at most.
 const SHARDS: std::ops::RangeInclusive<usize> = 3..=6;
+/// A coordinator is started again so often at most: its way to etcd is broken for seconds.
+const RESTARTS_MAX: usize = 20;
 /// Workers that may be killed and suspended.
 const VICTIMS: [&str; 2] = ["worker-1", "worker-2"];
 
@@ -40,6 +42,8 @@ pub struct Trouble {
     fronts: Vec<Link>,
     client: Client,
     due: Vec<(Instant, Mend)>,
+    /// Starts of coordinators in a row that came to nothing.
+    restarts: usize,
     round: u32,
     counts: BTreeMap<&'static str, u32>,
 }
@@ -47,7 +51,7 @@ pub struct Trouble {
 impl Trouble {
     pub fn new(seed: u64, cluster: Cluster, layer: Layer, fronts: Vec<Link>, client: Client) -> Self {
         let (rng, due, counts) = (StdRng::seed_from_u64(seed), Vec::new(), BTreeMap::new());
-        Self { cluster, fanout: false, rng, layer, fronts, client, due, round: 0, counts }
+        Self { cluster, fanout: false, rng, layer, fronts, client, due, restarts: 0, round: 0, counts }
     }
 
     /// Makes trouble until then.
@@ -70,7 +74,11 @@ impl Trouble {
     pub async fn heal(&mut self) -> Result<()> {
         self.layer.source.heal();
         self.layer.sink.heal();
-        self.mend(Instant::now() + Duration::from_secs(3600)).await
+        // A coordinator may have to be started once more when its way to etcd is mended.
+        while !self.due.is_empty() {
+            self.mend(Instant::now() + Duration::from_secs(3600)).await?;
+        }
+        Ok(())
     }
 
     /// How much of it there was in this round.
@@ -101,12 +109,27 @@ impl Trouble {
             match mend {
                 Mend::Start(worker) => self.cluster.start_worker(&worker)?,
                 Mend::Resume(worker) => self.cluster.worker(&worker).signal("CONT")?,
-                Mend::Coordinator(number) => self.cluster.start_coordinator(number).await?,
+                Mend::Coordinator(number) => self.supervise(number).await?,
                 Mend::Etcd(number) => self.layer.etcd[number].handle().heal(),
                 Mend::Front(number) => self.fronts[number].handle().heal(),
             }
         }
         Ok(())
+    }
+
+    /// Starts a coordinator as a supervisor does: one that ends because its way to etcd is broken (exit code 3) is started again.
+    async fn supervise(&mut self, number: usize) -> Result<()> {
+        match self.cluster.start_coordinator(number).await {
+            Err(error) if format!("{error:#}").contains("exit status: 3") && self.restarts < RESTARTS_MAX => {
+                self.restarts += 1;
+                self.due.push((Instant::now() + Duration::from_secs(1), Mend::Coordinator(number)));
+                Ok(())
+            }
+            started => {
+                self.restarts = 0;
+                started
+            }
+        }
     }
 
     async fn happen(&mut self) -> Result<()> {
