@@ -195,7 +195,7 @@ async fn the_late_landing_of_one_checkpoint_is_not_taken_for_that_of_the_next() 
     until("the first answer is lost", || fake.lost.load(Ordering::SeqCst) == 1).await;
     worker.progress(&run, 2, &after("8")).await;
     // The position must have arrived when the lane is read.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    worker.is_heard().await;
     fake.away.store(false, Ordering::SeqCst);
     worker.committed("s0", 2).await;
     assert_eq!(fake.lost.load(Ordering::SeqCst), 2);

@@ -1,7 +1,10 @@
 //! A worker that speaks the session protocol and does nothing else: the test says what it reports.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,8 @@ pub struct FakeWorker {
     pub name: String,
     up: mpsc::Sender<v1::WorkerMessage>,
     heard: Arc<Mutex<Heard>>,
+    /// The newest heartbeat sent.
+    beat: Arc<AtomicU64>,
     loops: Vec<JoinHandle<()>>,
 }
 
@@ -85,17 +90,19 @@ impl FakeWorker {
             }
             seen.lock().unwrap().over = true;
         });
-        let beats = up.clone();
+        let (beats, beat) = (up.clone(), Arc::new(AtomicU64::new(1)));
+        let newest = Arc::clone(&beat);
         let heart = tokio::spawn(async move {
             for number in 2.. {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let beat = v1::Heartbeat { number, ..v1::Heartbeat::default() };
-                if beats.send(message(up::Message::Heartbeat(beat))).await.is_err() {
+                let one = v1::Heartbeat { number, ..v1::Heartbeat::default() };
+                if beats.send(message(up::Message::Heartbeat(one))).await.is_err() {
                     return;
                 }
+                newest.store(number, Ordering::SeqCst);
             }
         });
-        Self { name, up, heard, loops: vec![heart, reader] }
+        Self { name, up, heard, beat, loops: vec![heart, reader] }
     }
 
     /// Sends a message.
@@ -148,6 +155,21 @@ impl FakeWorker {
     pub async fn progress(&self, run: &v1::RunTask, serial: u64, position: &Position) {
         let progress = progress(run, serial, position);
         self.say(up::Message::Progress(v1::Progress { tasks: vec![progress] })).await;
+    }
+
+    /// Waits until the coordinator has everything that was said: it answers a heartbeat that was sent later.
+    pub async fn is_heard(&self) {
+        // The newest one may be on its way into the channel.
+        let later = self.beat.load(Ordering::SeqCst) + 2;
+        until(&format!("heartbeat {later} of {} is answered", self.name), || {
+            self.heard(|heard| {
+                heard
+                    .messages
+                    .iter()
+                    .any(|(_, one)| matches!(one, down::Message::Answer(answer) if answer.number >= later))
+            })
+        })
+        .await;
     }
 
     /// Waits until a position is said to be durable.

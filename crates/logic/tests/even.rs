@@ -491,7 +491,7 @@ proptest! {
     }
 
     /// Rates that go up and down by a tenth around what they are: once it is even it stays as it is, but for what was at the very
-    /// edge of being worth it; nothing goes to and fro.
+    /// edge of being worth it, which is one exchange for each pair of workers at most; nothing goes to and fro.
     #[test]
     fn noise_moves_nothing_to_and_fro(
         rates in prop::collection::vec(0.0_f64..2e6, 8..40), seed in any::<u64>(),
@@ -516,7 +516,7 @@ proptest! {
             fleet.step(SECOND);
         }
         let moved = &fleet.moves[settled..];
-        prop_assert!(moved.len() <= 2, "{} moves", moved.len());
+        prop_assert!(moved.len() <= fleet.seats.len(), "{} moves", moved.len());
         let distinct: BTreeSet<&TaskId> = moved.iter().map(|m| &m.task).collect();
         prop_assert_eq!(distinct.len(), moved.len());
     }
