@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo kinesis test test-fast check bench sim scenarios scenario mutants soak
+.PHONY: help build demo kinesis test test-fast helm-test check bench sim scenarios scenario mutants soak
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -24,6 +24,9 @@ test: ## every test, with real servers: installs what is missing
 
 test-fast: ## the tests that need no server
 	@scripts/test fast
+
+helm-test: ## the chart: renders, strict schemas, promises, a release's life by helm 3 and helm 4
+	@scripts/helm-test
 
 check: ## format, lints, dependency arrows, sizes
 	@scripts/check
