@@ -10,9 +10,11 @@ mod http;
 mod net;
 mod signals;
 mod telemetry;
+pub mod tls;
 
 pub use error::{Error, ErrorKind, Result};
 pub use http::{Health, Http};
 pub use net::listen;
 pub use signals::stop_on_signals;
+pub use tls::Peer;
 pub use telemetry::{LogFormat, Telemetry, TelemetryConfig};
