@@ -2,11 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files =
-        ["shardwright/v1/session.proto", "shardwright/v1/exchange.proto", "shardwright/v1/admin.proto"];
-    for file in files {
+        ["session", "exchange", "admin", "versions"].map(|name| format!("shardwright/v1/{name}.proto"));
+    for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(files, ["."])?;
+    let descriptors = protox::compile(&files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure().bytes(".shardwright.v1.Part").compile_fds(descriptors)?;

@@ -84,9 +84,11 @@ impl Events {
         let _ = self.live.send(event);
     }
 
-    /// The kept events after number `after`, and what comes from now on.
+    /// The kept events after number `after`, and what comes from now on. A number that is still to come is of a store that was
+    /// restored since: then everything is new.
     pub fn watch(&self, after: u64) -> (Vec<v1::Event>, broadcast::Receiver<v1::Event>) {
         let ring = self.ring.lock().expect("no code panics while it holds the events");
+        let after = if after >= ring.next { 0 } else { after };
         let kept = ring.kept.iter().filter(|event| event.number > after).cloned().collect();
         (kept, self.live.subscribe())
     }
@@ -107,6 +109,7 @@ mod tests {
         assert_eq!((second.kind.as_str(), second.number), ("b", kept[0].number + 1));
         assert!(live.try_recv().is_err());
         assert_eq!(events.watch(kept[0].number).0.len(), 1);
+        assert_eq!(events.watch(u64::MAX).0.len(), 2, "of a store that was restored");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod discovery;
 mod error;
 mod events;
 mod execute;
+mod generation;
 mod handle;
 mod membership;
 mod memory;
@@ -27,6 +28,7 @@ mod session;
 mod status;
 mod term;
 mod upkeep;
+mod versions;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};

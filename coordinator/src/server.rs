@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use connector::Registry;
 use futures::{Stream, TryStreamExt as _};
-use proto::{Duplex, Wire, v1::session_server::SessionServer};
+use proto::{
+    Duplex, Wire,
+    v1::{session_server::SessionServer, versions_server::VersionsServer},
+};
 use store::MetadataStore;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -18,6 +21,7 @@ use crate::{
     handle::{Handle, Role},
     office::Office,
     session::SessionService,
+    versions::VersionsService,
 };
 
 /// How often an idle connection is asked whether it lives, and how long it may take to say so.
@@ -152,6 +156,7 @@ where
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)
         .add_service(session)
+        .add_service(VersionsServer::new(VersionsService))
         .add_service(crate::admin::service(handle));
     let stop = cancel.clone();
     let serving = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());

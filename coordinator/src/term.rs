@@ -41,6 +41,7 @@ pub(crate) struct Term {
     pub store: Arc<dyn MetadataStore>,
     /// The URL at which others reach this coordinator.
     pub address: Arc<str>,
+    generation: u64,
     revision: u64,
     leader: Guard,
     leadership: Mutex<Option<Leadership>>,
@@ -131,6 +132,7 @@ impl Term {
         Self {
             events: Events::new(leadership.revision()),
             meters: Meters::new(),
+            generation: leadership.generation(),
             revision: leadership.revision(),
             leader: leadership.guard(),
             leadership: Mutex::new(Some(leadership)),
@@ -160,6 +162,16 @@ impl Term {
         self.revision
     }
 
+    /// This leadership as workers compare it: by the generation of the store first (P4).
+    pub fn leader(&self) -> v1::Leader {
+        v1::Leader { generation: self.generation, revision: self.revision }
+    }
+
+    /// What guards a write of this leader (I3).
+    pub fn guard(&self) -> Guard {
+        self.leader.clone()
+    }
+
     /// Whether a heartbeat may be answered now: only while nobody else can lead (P3).
     pub fn may_answer(&self) -> bool {
         let leadership = self.leadership.lock().expect("no code panics while it holds the leadership");
@@ -181,11 +193,15 @@ impl Term {
     /// Lists the cluster once and takes it over. From here on task lists are sent.
     pub async fn load(&self) -> Result<()> {
         let keys = self.state().memory.keys.clone();
-        store::ensure_schema(&*self.store, &keys, &self.leader).await?;
+        let schema = store::ensure_schema(&*self.store, &keys, &self.leader).await?;
+        if schema.begins {
+            self.begin_generation(&keys).await?;
+        }
         let snapshot = self.store.list(&keys.all()).await?;
         let view = store::View::decode(&keys, &snapshot)?;
         let mut state = self.state();
         state.memory.load(view);
+        state.memory.observed.heard.generation_begins = schema.begins;
         // Heartbeats were answered before now, also of processes that had not joined: what was not heard counts from here.
         if !mutant::on("term_remembers") {
             state.memory.observed.heard.elected_at = self.clock.now();

@@ -53,6 +53,7 @@ pub(crate) async fn run(term: Arc<Term>) {
         let now = term.clock.now();
         revisions.push_back((now, term.state().memory.view.revision));
         if maintained.is_none_or(|at| now.saturating_sub(at) >= MAINTAIN_EVERY) {
+        term.settle_generation().await;
             maintained = Some(now);
             maintain(&term, &mut revisions, now).await;
             forget_processes(&mut term.state(), now);

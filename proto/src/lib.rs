@@ -15,9 +15,11 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 mod border;
+mod protocol;
 mod status;
 mod wire;
 
 pub use border::{BadMessage, position_to_wire};
+pub use protocol::Protocols;
 pub use status::{DOMAIN, StatusExt, refusal};
 pub use wire::{Dialing, Duplex, Io, Wire};

@@ -14,6 +14,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use connector::Registry;
 use logic::{Timing, mutant};
 use proto::Wire;
+use proto::{Protocols, Wire};
 use proto::v1::{self, coordinator_message::Message as Down, worker_message::Message as Up};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -69,8 +70,8 @@ pub(crate) struct Session {
     /// The exchange is served for as long as this is here.
     _served: Option<DropGuard>,
     links: u64,
-    /// The newest leader that was heard (P4).
-    leader: u64,
+    /// The newest leader that was heard (P4): the generation of its store and its revision.
+    leader: (u64, u64),
     heartbeat: u64,
     /// When the newest heartbeats of this stream were sent.
     sent: VecDeque<(u64, Instant)>,
@@ -144,7 +145,7 @@ impl Session {
             runs: Runs::new(orders),
             wake,
             links: 0,
-            leader: 0,
+            leader: (0, 0),
             heartbeat: 0,
             sent: VecDeque::new(),
             answered_at: now,
@@ -255,6 +256,8 @@ impl Session {
     }
 
     async fn message(&mut self, phase: &mut Phase, message: v1::CoordinatorMessage) -> Result<()> {
+        let (generation, revision) = self.leader;
+        let heard = revision > 0;
         let received = Instant::now();
         let Some(body) = message.message else { return Ok(()) };
         match body {
@@ -265,17 +268,24 @@ impl Session {
                 self.targets.redirect(redirect.leader);
                 if known {
                     *phase = self.targets.dial();
+            protocol_from: Protocols::OURS.from(),
+            protocol_to: Protocols::OURS.to(),
+            newest_leader: heard.then_some(v1::Leader { generation, revision }),
                 }
                 return Ok(());
             }
             Down::Refused(refused) => return self.refused(phase, refused),
             _ => {}
         }
-        // P4: a deposed leader may still talk.
-        if message.leader_revision < self.leader {
+        // P4: a deposed leader may still talk. After a restore revisions are small again, and the generation is another; a
+        // coordinator of protocol 1 knows of none.
+        let generation =
+            if message.leader_generation == 0 { self.leader.0 } else { message.leader_generation };
+        let leader = (generation, message.leader_revision);
+        if leader < self.leader {
             return Ok(());
         }
-        self.leader = message.leader_revision;
+        self.leader = leader;
         match body {
             Down::Welcome(welcome) => {
                 self.breathes_in_time(&welcome)?;
@@ -293,6 +303,7 @@ impl Session {
         }
         Ok(())
     }
+                self.speaks(welcome.protocol)?;
 
     /// Whoever has never spoken for the name waits until it is free. Whoever has and is refused has lost it to another process:
     /// it must not come back, also if a new leader knows nothing of that (P1, P2).
@@ -343,6 +354,14 @@ impl Session {
 
     /// P2: the deadline moves to the sending of this heartbeat plus `fence_after`. False: it had passed before.
     fn answered(&mut self, number: u64) -> bool {
+    /// A coordinator of before protocol 2 does not look at what a worker speaks, and one that is mistaken must be told.
+    fn speaks(&self, protocol: u32) -> Result<()> {
+        let them = Protocols::said(protocol, protocol);
+        let us = format!("this worker (release {})", env!("CARGO_PKG_VERSION"));
+        let theirs = format!("the coordinator at {}", self.targets.current());
+        Protocols::OURS.agree(them, (&us, &theirs)).map(drop).map_err(Error::Config)
+    }
+
         let Some((_, sent)) = self.sent.iter().find(|(n, _)| *n == number).copied() else {
             return self.runs.fence().holds();
         };

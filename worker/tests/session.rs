@@ -270,6 +270,48 @@ async fn a_deposed_leader_is_ignored() {
     assert!(scene.released(100).await.drained);
 }
 
+/// A store that was restored gives out small revisions again; its generation says that they are newer.
+#[tokio::test]
+async fn a_leader_of_a_later_generation_is_heard_whatever_its_revision() {
+    let restored = Coordinator::start(3).await;
+    restored.with(|s| s.generation = 5);
+    let url = restored.url();
+    let scene = Scene::with("restored", u64::MAX, |c| c.coordinators.push(url)).await;
+    restored.with(|s| s.redirect = Some(scene.coordinator.url()));
+    scene.running(100).await;
+    restored.with(|s| s.redirect = None);
+    let newer = Epoch { generation: 5, revision: 4 };
+    let run = run(&scene.task, newer, &scene.source);
+    restored.list(v1::SetTasks { run: vec![run], ..scene.list() });
+    scene.coordinator.crash();
+    let hello =
+        until("hello", || restored.with(|s| s.hellos.iter().find(|h| h.newest_leader.is_some()).cloned()))
+            .await;
+    assert_eq!(hello.newest_leader, Some(v1::Leader { generation: 0, revision: 10 }));
+    until("it delivers", || (!scene.ledger.of(newer).is_empty()).then_some(())).await;
+    // What the leader of before says now is not heard any more.
+    restored.with(|s| (s.generation, s.revision) = (4, 11));
+    restored.list(v1::SetTasks { stop: vec![stop(&scene.task, newer, Duration::ZERO)], ..scene.list() });
+    let before = scene.ledger.count();
+    until("goes on", || (scene.ledger.count() > before + 20).then_some(())).await;
+    assert!(restored.released(newer).is_empty());
+}
+
+#[tokio::test]
+async fn a_worker_says_what_it_speaks_and_a_coordinator_that_it_cannot_follow_ends_it() {
+    let newer = Coordinator::start(20).await;
+    newer.with(|s| s.protocol = proto::Protocols::OURS.to() + 1);
+    let url = newer.url();
+    let scene = Scene::with("protocol", u64::MAX, |c| c.coordinators = vec![url]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), scene.worker.join()).await.unwrap();
+    let error = ended.unwrap_err();
+    assert!(matches!(error, Error::Config(_)), "{error}");
+    assert!(error.to_string().contains("one minor version apart; upgrade this worker"), "{error}");
+    let hello = newer.with(|s| s.hellos[0].clone());
+    let ours = proto::Protocols::OURS;
+    assert_eq!((hello.protocol_from, hello.protocol_to), (ours.from(), ours.to()));
+}
+
 /// P11: the first gate counts, from the receipt of its list.
 #[tokio::test]
 async fn the_first_gate_of_an_epoch_counts() {

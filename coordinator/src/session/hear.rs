@@ -30,7 +30,12 @@ const BAD_KEPT: usize = 1000;
 
 impl Term {
     /// A stream said hello: it becomes a candidate and is welcomed. Its answer will make the join count (P1).
-    pub(super) fn open_session(&self, hello: v1::Hello, out: Outbound) -> (u64, CancellationToken) {
+    pub(super) fn open_session(
+        &self,
+        hello: v1::Hello,
+        protocol: u32,
+        out: Outbound,
+    ) -> (u64, CancellationToken) {
         let timing = &self.config.timing;
         let end = CancellationToken::new();
         let session = Session {
@@ -47,12 +52,13 @@ impl Term {
             strays: Vec::new(),
         };
         session.send(
-            self.revision(),
+            self.leader(),
             Message::Welcome(v1::Welcome {
                 heartbeat_interval: Some(to_wire(timing.heartbeat)),
                 fence_after: Some(to_wire(timing.fence_after)),
                 handoff_deadline: Some(to_wire(timing.handoff_deadline)),
                 last_breath: Some(to_wire(timing.last_breath())),
+                protocol,
             }),
         );
         let mut state = self.state();
@@ -139,7 +145,7 @@ impl Term {
         {
             let pace = Some(to_wire(pace));
             let answer = v1::HeartbeatAnswer { number: session.heartbeat, pace };
-            session.send(self.revision(), Message::Answer(answer));
+            session.send(self.leader(), Message::Answer(answer));
         }
     }
 
@@ -240,7 +246,7 @@ impl Term {
         if let Some(session) = state.sessions.remove(&id) {
             let worker = session.hello.worker.clone();
             self.events.tell(Level::Warn, "worker_refused", reason.as_str(), &[("worker", &worker)]);
-            session.send(self.revision(), Message::Refused(v1::Refused { reason, retry }));
+            session.send(self.leader(), Message::Refused(v1::Refused { reason, retry }));
             session.end.cancel();
         }
     }
@@ -441,7 +447,7 @@ fn strays(state: &State, hello: &v1::Hello) -> Vec<(TaskId, Epoch)> {
         .collect()
 }
 
-pub(super) fn run_of(task: Option<&v1::Task>, epoch: Option<v1::Epoch>) -> Option<(TaskId, Epoch)> {
+pub(crate) fn run_of(task: Option<&v1::Task>, epoch: Option<v1::Epoch>) -> Option<(TaskId, Epoch)> {
     Some((TaskId::try_from(task?).ok()?, epoch?.into()))
 }
 

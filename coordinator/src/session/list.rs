@@ -45,7 +45,7 @@ impl Term {
         }));
         let readers = lists.readers(memory, &list);
         let same = session.sent.as_ref().is_some_and(|sent| sent.list.same(&list) && sent.readers == readers);
-        let sent = same || session.send(self.revision(), message(memory, &list, &readers, session.heartbeat));
+        let sent = same || session.send(self.leader(), message(memory, &list, &readers, session.heartbeat));
         session.sent = Some(Sent { version: memory.lists, list, readers });
         sent
     }

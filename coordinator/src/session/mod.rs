@@ -11,7 +11,6 @@
 
 mod hear;
 mod list;
-mod restore;
 mod service;
 
 use std::time::Duration;
@@ -23,10 +22,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+pub(crate) use hear::run_of;
 pub(crate) use list::{Lists, to_wire};
 pub(crate) use service::SessionService;
 
-use crate::term::{State, Term};
+use crate::{
+    events::Level,
+    term::{State, Term},
+};
 
 /// Messages that may wait for a slow worker before its session is cut.
 const OUTBOUND_MAX: usize = 1 << 13;
@@ -66,8 +69,13 @@ struct Sent {
 
 impl Session {
     /// Puts a message into the stream; `false` cuts the session, because it is over or does not keep up.
-    fn send(&self, leader_revision: u64, message: Message) -> bool {
-        let message = v1::CoordinatorMessage { leader_revision, message: Some(message) };
+    fn send(&self, leader: v1::Leader, message: Message) -> bool {
+        let v1::Leader { generation, revision } = leader;
+        let message = v1::CoordinatorMessage {
+            leader_revision: revision,
+            leader_generation: generation,
+            message: Some(message),
+        };
         let taken = self.out.try_send(Ok(message)).is_ok();
         if !taken {
             self.end.cancel();
@@ -87,10 +95,18 @@ impl State {
 }
 
 impl Term {
+    /// Refuses a stream that has not become a session: asking again would not help.
+    fn refuse_stream(&self, worker: &str, out: &Outbound, reason: String) {
+        self.events.tell(Level::Warn, "worker_refused", reason.as_str(), &[("worker", worker)]);
+        let message = Some(Message::Refused(v1::Refused { reason, retry: false }));
+        // Cannot fail: nothing was sent before.
+        let _ = out.try_send(Ok(v1::CoordinatorMessage { message, ..v1::CoordinatorMessage::default() }));
+    }
+
     /// Tells a process which of its positions are durable.
     pub fn tell_committed(&self, state: &State, process: &str, tasks: Vec<v1::TaskProgress>) {
         if let Some((_, session)) = state.session_of(process) {
-            session.send(self.revision(), Message::Committed(v1::Committed { tasks }));
+            session.send(self.leader(), Message::Committed(v1::Committed { tasks }));
         }
     }
 

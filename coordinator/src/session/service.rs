@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use logic::mutant;
-use proto::v1::{self, coordinator_message::Message, session_server, worker_message};
+use proto::{
+    Protocols,
+    v1::{self, coordinator_message::Message, session_server, worker_message},
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +45,7 @@ impl session_server::Session for SessionService {
                 let redirect = v1::Redirect { leader: leader.unwrap_or_default() };
                 let message = Some(Message::Redirect(redirect));
                 // Cannot fail: the channel is new and its other end is in our hand.
-                let _ = out.try_send(Ok(v1::CoordinatorMessage { leader_revision: 0, message }));
+                let _ = out.try_send(Ok(v1::CoordinatorMessage { message, ..v1::CoordinatorMessage::default() }));
             }
         }
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -69,7 +72,16 @@ async fn converse(
         },
     };
     let worker = hello.worker.clone();
-    let (id, end) = term.open_session(hello, out);
+    let them = Protocols::said(hello.protocol_from, hello.protocol_to);
+    let theirs = format!("worker `{worker}` (release {})", hello.version);
+    let protocol = match Protocols::OURS.agree(them, (crate::versions::NAME, &theirs)) {
+        Ok(protocol) => protocol,
+        Err(reason) => {
+            term.refuse_stream(&worker, &out, reason);
+            return;
+        }
+    };
+    let (id, end) = term.open_session(hello, protocol, out);
     if mutant::on("late_hello_displaces") {
         tokio::time::sleep(Duration::from_millis(50)).await;
         term.hear(id, worker_message::Message::Heartbeat(v1::Heartbeat::default())).await;

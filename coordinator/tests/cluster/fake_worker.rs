@@ -70,7 +70,7 @@ impl FakeWorker {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (seen, answers) = (Arc::clone(&heard), up.clone());
         let reader = tokio::spawn(async move {
-            while let Some(Ok(v1::CoordinatorMessage { leader_revision, message: Some(one) })) =
+            while let Some(Ok(v1::CoordinatorMessage { leader_revision, message: Some(one), .. })) =
                 down.next().await
             {
                 let stops = match &one {

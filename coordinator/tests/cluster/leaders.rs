@@ -236,7 +236,7 @@ async fn a_leader_that_cannot_confirm_itself_answers_nobody_and_heals() {
 async fn a_store_of_a_newer_release_stops_the_coordinator_with_a_clear_line() {
     let store = memory();
     let keys = Keyspace::new(&Config::default().cluster);
-    let newer = keys.put::<store::SchemaKey>(&(), &store::Schema { version: 99, generation: 1 });
+    let newer = keys.put::<store::SchemaKey>(&(), &store::Schema::first(99));
     store.commit(&[], vec![newer]).await.unwrap();
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
     let server =

@@ -9,6 +9,7 @@ mod errors;
 mod fake_source;
 mod fake_store;
 mod fake_worker;
+mod generations;
 mod leaders;
 mod listing;
 mod ownership;

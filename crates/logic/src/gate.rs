@@ -14,6 +14,9 @@ use crate::{Timing, mutant};
 pub struct Heard {
     /// When this term began: after the leader key was won.
     pub elected_at: Duration,
+    /// The store has begun a new generation (it was restored): runs that no key names may be under way until they fence
+    /// themselves.
+    pub generation_begins: bool,
     /// Every process whose join counted in this term (P1), by process id.
     pub processes: BTreeMap<String, Process>,
     /// Every end of a run that a worker told (P7). The first answer for an epoch stays.
@@ -122,6 +125,17 @@ impl Heard {
             .map(|(_, p)| p.joined_at)
             .filter(|at| joined.is_none_or(|joined| joined < *at))
             .min()
+    }
+
+    /// The moment after which nothing can land of runs that the store knows nothing of. Such a run got its last answer before
+    /// this leader had loaded: every later one comes behind a list that does not name it.
+    #[must_use]
+    pub fn unknown_until(&self, timing: &Timing) -> Duration {
+        if self.generation_begins {
+            self.elected_at + timing.fence_after + timing.last_breath()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Whether the run of this assignment is over.
@@ -244,8 +258,7 @@ pub fn gate(
     predecessors
         .iter()
         .map(|run| heard.moment(task, run, timing).saturating_sub(now))
-        .max()
-        .unwrap_or(Duration::ZERO)
+        .fold(heard.unknown_until(timing).saturating_sub(now), Duration::max)
 }
 
 #[cfg(test)]
@@ -261,6 +274,17 @@ mod tests {
     fn process(joined_at: Duration, heard_at: Duration) -> Process {
         let (worker, instance) = ("w1".to_owned(), "i1".to_owned());
         Process { worker, instance, capacity: 1, zone: String::new(), joined_at, heard_at, draining: false }
+    }
+
+    #[test]
+    fn nobody_writes_in_a_new_generation_before_the_runs_of_the_former_one_have_fenced_themselves() {
+        let timing = Timing::default();
+        let task = TaskId::reads(ObjectId::from_parts(1, 1), SplitId::new(Creation(1), "s"));
+        let heard = Heard { elected_at: s(3), generation_begins: true, ..Heard::default() };
+        assert_eq!(gate(&task, &[], &heard, &timing, s(4)), s(10), "election 3 + fence 5 + last breath 6");
+        assert_eq!(gate(&task, &[], &heard, &timing, s(14)), s(0));
+        let settled = Heard { generation_begins: false, ..heard };
+        assert_eq!(gate(&task, &[], &settled, &timing, s(4)), s(0));
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!     └───────────────────────── a new campaign, a new revision ◀───────────────────────┘
 //! ```
 //!
+//! Revisions begin again low when a store is restored, so a leadership also has the generation of the store, which is read before
+//! the key is taken and guarded when it is: nobody else writes it. Leaderships are compared by generation first.
+//!
 //! A leader may answer heartbeats only until the *sending* of its last confirmed keep-alive plus the lease (P3): the store
 //! counts the lease from a later moment, so nobody else can lead before that. Called by the coordinator.
 
@@ -21,8 +24,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Commit, Guard, Keyspace, LeaderKey, LeaderRecord, LeaseId, MetadataStore, Result, Revision, Write,
-    decode, keyspace::encode,
+    Commit, Guard, Keyspace, LeaderKey, LeaderRecord, LeaseId, MetadataStore, Result, Revision, Schema,
+    Write, decode, keyspace::encode,
 };
 
 /// How long leadership outlives its leader, and how often it is confirmed.
@@ -54,6 +57,7 @@ pub struct Leader {
 pub struct Leadership {
     store: Arc<dyn MetadataStore>,
     keys: Keyspace,
+    generation: u64,
     revision: Revision,
     term: Arc<Term>,
     _over_on_drop: DropGuard,
@@ -98,6 +102,12 @@ impl Leadership {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The generation of the store: those who compare leaderships look at it first. It is the same for the whole term.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Guards a write of this leader (I3).
@@ -191,12 +201,14 @@ async fn stand(
             tokio::time::timeout(timing.lease, wakes.next()).await.ok();
             continue;
         }
+        let (generation, unchanged) = generation(store.as_ref(), keys).await?;
         let asked = Instant::now();
         let lease = store.lease(timing.lease).await?;
         let record = encode(&LeaderRecord { address: address.to_owned() });
         let writes = vec![Write::PutLeased(key.clone(), record, lease)];
         // If the answer is lost, the key may be ours; but we do not know its revision for sure, so it is left to lapse.
-        let Commit::Done(revision) = store.commit(&[Guard::Absent(key.clone())], writes).await? else {
+        let guards = [Guard::Absent(key.clone()), unchanged];
+        let Commit::Done(revision) = store.commit(&guards, writes).await? else {
             continue;
         };
         let term = Term::new(asked + timing.lease);
@@ -207,8 +219,23 @@ async fn stand(
             Keeper { store: store.clone(), keys: keys.clone(), lease, revision, timing, term: term.clone() };
         tokio::spawn(keeper.run());
         let _over_on_drop = term.over.clone().drop_guard();
-        return Ok(Leadership { store: store.clone(), keys: keys.clone(), revision, term, _over_on_drop });
+        let (store, keys) = (store.clone(), keys.clone());
+        return Ok(Leadership { store, keys, generation, revision, term, _over_on_drop });
     }
+}
+
+/// The generation of the store, and the guard that it is still the one when the key is taken.
+async fn generation(store: &dyn MetadataStore, keys: &Keyspace) -> Result<(u64, Guard)> {
+    let key = keys.schema();
+    let present = store.list(&key).await?;
+    Ok(match present.get(&key) {
+        Some(entry) => {
+            let schema: Schema = decode(&key, &entry.value)?;
+            (schema.generation, Guard::Unchanged(key, entry.mod_revision))
+        }
+        // The first leader writes it.
+        None => (Schema::first(0).generation, Guard::Absent(key)),
+    })
 }
 
 /// Confirms a leadership until it is over.

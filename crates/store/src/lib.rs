@@ -4,6 +4,7 @@
 //! implementation promises is in [`suite`].
 
 mod api;
+mod backup;
 mod connect;
 mod election;
 mod embedded;
@@ -17,6 +18,7 @@ pub use api::{
     COMMIT_OPS_MAX, Commit, Entry, Guard, Health, Key, LeaseId, MetadataStore, Revision, Snapshot, Write,
     check_commit,
 };
+pub use backup::{BACKUP_FORMAT, Backup, Contents, RestoreInto, Restored};
 pub use connect::{StoreConfig, connect};
 pub use election::{ElectionTiming, Leader, Leadership, campaign, watch_leader};
 pub use embedded::EmbeddedStore;

@@ -1,7 +1,7 @@
 //! The exchange's messages to its own words and back. Whatever a message lacks is refused with the field's name.
 
 use model::{Creation, SplitId};
-use proto::{BadMessage, v1};
+use proto::{BadMessage, Protocols, v1};
 
 use super::door::{Acked, Open, Reason, Said};
 use v1::{from_partition::Message, refused_partition::Reason as WireReason};
@@ -16,6 +16,8 @@ impl From<&Open> for v1::OpenPartition {
             split: open.split.name().to_owned(),
             split_epoch: Some(open.split_epoch.into()),
             next: open.next,
+            protocol_from: Protocols::OURS.from(),
+            protocol_to: Protocols::OURS.to(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{io, sync::Arc};
 
 use futures::{Stream, StreamExt as _};
-use proto::{Duplex, MESSAGE_BYTES_MAX, v1};
+use proto::{Duplex, MESSAGE_BYTES_MAX, Protocols, v1};
 use tokio::time::{Duration, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +69,9 @@ impl exchange_server::Exchange for Service {
         self.door.arrive(arrival);
         let cancel = self.cancel.clone();
         tokio::spawn(async move {
+        let them = Protocols::said(open.protocol_from, open.protocol_to);
+        let names = ("this worker", "the worker that sends");
+        Protocols::OURS.agree(them, names).map_err(Status::failed_precondition)?;
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = pump(messages, ends.parts) => {}

@@ -19,6 +19,10 @@ type Outbound = mpsc::Sender<Result<v1::CoordinatorMessage, Status>>;
 pub struct State {
     /// Revision in every message.
     pub revision: u64,
+    /// Generation of the store in every message; unsaid by older coordinators.
+    pub generation: u64,
+    /// The protocol of the session; unsaid by older coordinators.
+    pub protocol: u32,
     /// Whether heartbeats are answered.
     pub answers: bool,
     /// Whether progress is confirmed.
@@ -55,7 +59,9 @@ struct Service(Arc<Mutex<State>>, CancellationToken);
 impl State {
     fn send(&self, message: Down) {
         if let Some(out) = &self.out {
-            let message = v1::CoordinatorMessage { leader_revision: self.revision, message: Some(message) };
+            let (leader_revision, leader_generation) = (self.revision, self.generation);
+            let message =
+                v1::CoordinatorMessage { leader_revision, leader_generation, message: Some(message) };
             out.try_send(Ok(message)).ok();
         }
     }
@@ -123,6 +129,7 @@ impl session_server::Session for Service {
                     fence_after: duration(state.fence_after),
                     handoff_deadline: duration(Duration::from_secs(1)),
                     last_breath: state.last_breath.and_then(duration),
+                    protocol: state.protocol,
                 }));
             }
             loop {
@@ -146,6 +153,8 @@ impl Coordinator {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             revision,
+            generation: 0,
+            protocol: 0,
             answers: true,
             commits: true,
             redirect: None,
