@@ -4,14 +4,14 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use connector::Registry;
-use futures::{Stream, TryStreamExt as _};
+use daemon::tls::{Guard, Incoming, Tls};
+use futures::Stream;
 use proto::{
     Duplex, Wire,
     v1::{session_server::SessionServer, versions_server::VersionsServer},
 };
 use store::MetadataStore;
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
@@ -57,6 +57,18 @@ impl Server {
         store: Arc<dyn MetadataStore>,
         cancel: CancellationToken,
     ) -> Result<Self> {
+        Self::start_secured(None, config, registry, store, cancel).await
+    }
+
+    /// The same with the identity of this process, if it has one: then it listens and reaches others with TLS, a client's
+    /// certificate is verified if it shows one, and workers and other coordinators must show one. Errors: as [`Server::start`].
+    pub async fn start_secured(
+        tls: Option<Tls>,
+        config: Config,
+        registry: Registry,
+        store: Arc<dyn MetadataStore>,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
         config.check()?;
         let listener = daemon::listen(&config.listen.to_string(), "coordinator.listen")
             .await
@@ -64,15 +76,19 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| Error::new(ErrorKind::Config, format!("listener has no address: {error}")))?;
-        let advertise = config.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
-        let config = Config { advertise: Some(advertise), ..config };
-        // The builder's own setting is only for listeners that it makes itself.
-        let incoming = TcpListenerStream::new(listener).inspect_ok(|tcp| {
-            if let Err(error) = tcp.set_nodelay(true) {
-                tracing::debug!(%error, "connection keeps Nagle's delay");
-            }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let advertise = config.advertise.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
+        let incoming = Incoming::new(listener, Guard::asks(tls.as_ref()), "coordinator");
+        let wire = tls.map_or_else(Wire::tcp, |tls| {
+            Wire::secured(move |uri, name| {
+                let tls = tls.clone();
+                async move { tls.dial(&uri, name.as_deref()).await }
+            })
         });
-        let site = Site { address, incoming, wire: Wire::tcp() };
+        wire.endpoint(&advertise)
+            .map_err(|reason| Error::new(ErrorKind::Config, format!("`coordinator.advertise`: {reason}")))?;
+        let config = Config { advertise: Some(advertise), ..config };
+        let site = Site { address, incoming, wire };
         Ok(Self::start_on(site, config, registry, store, cancel))
     }
 

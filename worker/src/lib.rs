@@ -28,12 +28,12 @@ mod task;
 use std::{io, sync::Arc};
 
 use connector::Registry;
+use daemon::tls::{Guard, Incoming, Tls};
 use exchange::Door;
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use proto::{Duplex, Wire};
 use session::Exchange;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
@@ -65,6 +65,19 @@ impl Worker {
     /// A wrong setting, an address that cannot be listened on, or a data directory that cannot be used or has another worker
     /// in it.
     pub fn start(config: Config, registry: Registry, cancel: CancellationToken) -> Result<Self> {
+        Self::start_secured(None, config, registry, cancel)
+    }
+
+    /// The same with the identity of this process, if it has one: then every connection to and from it is mutual TLS.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn start_secured(
+        tls: Option<Tls>,
+        config: Config,
+        registry: Registry,
+        cancel: CancellationToken,
+    ) -> Result<Self> {
         config.check()?;
         let failed = |e: io::Error| {
             Error::Config(format!(
@@ -77,12 +90,14 @@ impl Worker {
         let bound = listener.local_addr().map_err(failed)?.to_string();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let address = config.exchange_advertise.clone().unwrap_or(bound);
-        let incoming = TcpListenerStream::new(listener).map(|connection| {
-            let connection = connection?;
-            connection.set_nodelay(true)?;
-            Ok(connection)
+        let incoming = Incoming::new(listener, Guard::demands(tls.as_ref()), "exchange");
+        let wire = tls.map_or_else(Wire::tcp, |tls| {
+            Wire::secured(move |uri, name| {
+                let tls = tls.clone();
+                async move { tls.dial(&uri, name.as_deref()).await }
+            })
         });
-        Self::start_on(Site { address, incoming, wire: Wire::tcp() }, config, registry, cancel)
+        Self::start_on(Site { address, incoming, wire }, config, registry, cancel)
     }
 
     /// The same on connections that are made elsewhere.
@@ -134,7 +149,7 @@ impl Worker {
             return Err(Error::Config("`coordinators` is empty: name at least one".to_owned()));
         }
         for url in &config.coordinators {
-            link::check(url).map_err(Error::Config)?;
+            exchange.wire.endpoint(url).map_err(Error::Config)?;
         }
         let identity = identity::Identity::take(&config)?;
         let (name, process) = (identity.worker.clone(), identity.process.clone());

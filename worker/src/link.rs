@@ -8,10 +8,7 @@ use logic::backoff::Backoff;
 use proto::{MESSAGE_BYTES_MAX, Wire, v1};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// How long one coordinator may take to answer at all.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,13 +58,17 @@ impl Phase {
             }
             Self::Dialing(dialing) => Reached::Dialed(dialing.await),
             Self::Attaching(attaching) => Reached::Attached(attaching.await),
-            Self::Linked(link) => Reached::Message(match link.down.message().await {
-                Ok(message) => message,
+            Self::Linked(link) => match link.down.message().await {
+                Ok(message) => Reached::Message(message),
+                // Of the certificate, mostly: it is there that a human is needed.
+                Err(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => {
+                    Reached::Attached(Err(refused(&status)))
+                }
                 Err(status) => {
                     tracing::debug!(%status, "the session broke");
-                    None
+                    Reached::Message(None)
                 }
-            }),
+            },
         }
     }
 
@@ -134,30 +135,16 @@ impl Targets {
     }
 }
 
-/// An address as people write it: the scheme may be left out.
-fn with_scheme(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
-}
-
-/// Whether an address can be one of a coordinator at all.
-pub(crate) fn check(url: &str) -> Result<(), String> {
-    Endpoint::from_shared(with_scheme(url)).map(|_| ()).map_err(|e| format!("`{url}` is not a URL: {e}"))
-}
-
 async fn dial(url: String, wire: Wire) -> Result<Channel, String> {
-    let failed = |e: &dyn std::error::Error| format!("cannot reach the coordinator at {url}: {}", chain(e));
-    let mut endpoint = Endpoint::from_shared(with_scheme(&url))
-        .map_err(|e| failed(&e))?
+    let endpoint = wire
+        .endpoint(&url)?
         .connect_timeout(DIAL_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true);
-    if url.starts_with("https://") {
-        let tls = ClientTlsConfig::new().with_native_roots();
-        endpoint = endpoint.tls_config(tls).map_err(|e| failed(&e))?;
-    }
-    wire.connect(&endpoint).await.map_err(|e| failed(&e))
+    let connected = wire.connect(&endpoint).await;
+    connected.map_err(|error| format!("cannot reach the coordinator at {url}: {}", chain(&error)))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -182,7 +169,15 @@ pub(crate) fn attach(channel: Channel, hello: v1::Hello, id: u64) -> Phase {
         let attached = tokio::time::timeout(DIAL_TIMEOUT, client.attach(ReceiverStream::new(messages))).await;
         let response = attached
             .map_err(|_| "the coordinator did not answer the hello".to_owned())?
-            .map_err(|status| format!("the coordinator refused the session: {}", status.message()))?;
+            .map_err(|status| refused(&status))?;
         Ok(Link { id, up, down: response.into_inner(), welcomed: false, listed: false })
     }))
+}
+
+/// Why there is no session. What broke on the way says more than the status around it.
+fn refused(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(error) => format!("the session did not come about: {}", chain(error)),
+        None => format!("the coordinator refused the session: {}", status.message()),
+    }
 }

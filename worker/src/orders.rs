@@ -117,7 +117,8 @@ impl Orders {
 fn set(set: &v1::PartitionSet) -> Option<Set> {
     let owner = |owner: &v1::PartitionOwner| {
         let epoch = owner.epoch?.into();
-        Some(Owner { epoch, process: owner.process.clone(), address: owner.address.clone() })
+        let (process, address) = (owner.process.clone(), owner.address.clone());
+        Some(Owner { epoch, process, address, worker: owner.worker.clone() })
     };
     let owners: Vec<Owner> = set.owners.iter().map(owner).collect::<Option<_>>()?;
     Some((set.sink_id.parse().ok()?, set.newest?.into(), owners)).filter(|(.., owners)| !owners.is_empty())

@@ -7,7 +7,9 @@ mod support;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
+use daemon::tls::{Guard, Incoming, Tls, TlsClient, TlsConfig, dial_plain};
 use model::{Distribution, Epoch, ObjectId, Position, SinkSpec, SourceSpec, StartFrom, TaskId};
+use proto::Wire;
 use proto::v1;
 use shardwright_worker::{Config, Error, Worker};
 use support::{
@@ -57,7 +59,8 @@ impl Node {
     /// Who writes a partition: this worker.
     fn owner(&self, revision: u64) -> v1::PartitionOwner {
         let (process, address) = (self.worker.process().to_owned(), self.address());
-        v1::PartitionOwner { epoch: Some(epoch(revision).into()), process, address }
+        let worker = self.worker.name().to_owned();
+        v1::PartitionOwner { epoch: Some(epoch(revision).into()), process, address, worker }
     }
 
     /// Where the split is, as the newest progress says.
@@ -292,4 +295,139 @@ async fn an_address_that_others_cannot_use_is_refused_with_the_setting() {
         let Err(Error::Config(text)) = started else { panic!("{listen} is accepted") };
         assert!(text.contains(setting), "{text}");
     }
+}
+
+type Authority = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+}
+
+/// The identity of `name`, who trusts `trusts`.
+fn identity(dir: &std::path::Path, name: &str, by: &Authority, trusts: &Authority) -> Tls {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let write = |end: &str, text: String| {
+        let path = dir.join(format!("{name}.{end}"));
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let config = TlsConfig {
+        cert_path: write("pem", params.signed_by(&key, by).unwrap().pem()),
+        key_path: write("key", key.serialize_pem()),
+        ca_path: write("ca", trusts.pem()),
+        verify_names: true,
+    };
+    Tls::open(&config).unwrap().unwrap()
+}
+
+fn secured(tls: Tls) -> Wire {
+    Wire::secured(move |uri, name| {
+        let tls = tls.clone();
+        async move { tls.dial(&uri, name.as_deref()).await }
+    })
+}
+
+/// A worker that takes rows over mutual TLS only, and what it says to a stream that begins with nothing.
+struct Guarded {
+    node: Node,
+    ours: Authority,
+    dir: tempfile::TempDir,
+}
+
+impl Guarded {
+    async fn start(name: &str) -> Self {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let (ours, dir) = (authority(), tempfile::tempdir().unwrap());
+        let tls = identity(dir.path(), name, &ours, &ours);
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap().to_string();
+        // Only the exchange is guarded here: the coordinator of these tests speaks no TLS.
+        let incoming = Incoming::new(tcp, Guard::demands(Some(&tls)), "exchange");
+        let site = shardwright_worker::Site { address, incoming, wire: Wire::tcp() };
+        let coordinator = Coordinator::start(10).await;
+        let data = tempfile::tempdir().unwrap();
+        let config = Config {
+            name: Some(name.to_owned()),
+            data_dir: data.path().to_owned(),
+            coordinators: vec![coordinator.url()],
+            ..Config::default()
+        };
+        let cancel = CancellationToken::new();
+        let worker = Worker::start_on(site, config, connectors::registry(), cancel.clone()).unwrap();
+        until("hello", || coordinator.with(|s| (!s.hellos.is_empty()).then_some(()))).await;
+        Self { node: Node { coordinator, worker, _cancel: cancel, _dir: data }, ours, dir }
+    }
+
+    /// What becomes of a stream over this wire.
+    async fn feed(&self, wire: &Wire, towards: &str) -> String {
+        let address = format!("https://{}", self.node.address());
+        let endpoint = wire.endpoint(&address).unwrap();
+        let chain = |error: &dyn std::error::Error| {
+            let (mut text, mut cause) = (error.to_string(), error.source());
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        };
+        let channel = match wire.towards(towards).connect(&endpoint).await {
+            Ok(channel) => channel,
+            Err(error) => return chain(&error),
+        };
+        let nothing = tokio_stream::once(v1::ToPartition { message: None });
+        match v1::exchange_client::ExchangeClient::new(channel).feed(nothing).await {
+            Ok(_) => "taken".to_owned(),
+            Err(status) => chain(&status),
+        }
+    }
+}
+
+const HEARD: &str = "a stream begins with the partition";
+
+#[tokio::test]
+async fn a_peer_of_the_cluster_is_heard_by_the_exchange() {
+    let guarded = Guarded::start("w-heard").await;
+    let member = secured(identity(guarded.dir.path(), "w-other", &guarded.ours, &guarded.ours));
+    let said = guarded.feed(&member, "w-heard").await;
+    assert!(said.contains(HEARD), "{said}");
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_refused_by_the_exchange() {
+    let guarded = Guarded::start("w-none").await;
+    let tool = TlsClient::open(Some(&guarded.dir.path().join("w-none.ca")), None, None).unwrap();
+    let nobody = Wire::secured(move |uri, _| {
+        let tool = tool.clone();
+        async move { tool.dial(&uri).await }
+    });
+    let said = guarded.feed(&nobody, "").await;
+    assert!(said.contains("it asks for a certificate") && !said.contains(HEARD), "{said}");
+}
+
+#[tokio::test]
+async fn a_peer_without_tls_is_refused_by_the_exchange() {
+    let guarded = Guarded::start("w-plain").await;
+    let plain = Wire::over(|uri| Box::pin(async move { Ok(Box::new(dial_plain(&uri).await?) as proto::Io) }));
+    let said = guarded.feed(&plain, "").await;
+    assert!(said.contains("it speaks TLS there") && !said.contains(HEARD), "{said}");
+}
+
+#[tokio::test]
+async fn a_peer_of_another_authority_is_refused_by_the_exchange() {
+    let guarded = Guarded::start("w-theirs").await;
+    let stranger = secured(identity(guarded.dir.path(), "w-stranger", &authority(), &guarded.ours));
+    let said = guarded.feed(&stranger, "w-theirs").await;
+    assert!(said.contains("certificate that was shown") && !said.contains(HEARD), "{said}");
+}
+
+/// Rows are for the worker that the leader named, not for whoever listens at its address.
+#[tokio::test]
+async fn rows_are_not_sent_to_a_worker_of_another_name() {
+    let guarded = Guarded::start("w-impostor").await;
+    let member = secured(identity(guarded.dir.path(), "w-member", &guarded.ours, &guarded.ours));
+    let said = guarded.feed(&member, "w-expected").await;
+    assert!(said.contains("and not for `w-expected`"), "{said}");
 }

@@ -136,21 +136,22 @@ fn sets(memory: &Memory, list: &TaskList) -> Vec<v1::PartitionSet> {
         let record = memory.view.workers.get(&run.worker).map(|record| &record.value);
         // Another process of that worker listens elsewhere.
         let address = record.filter(|record| record.process == run.process).map(|r| r.address.clone());
-        Some((*epoch, run.process.clone(), address.unwrap_or_default()))
+        let owner = v1::PartitionOwner {
+            epoch: Some((*epoch).into()),
+            process: run.process.clone(),
+            address: address.unwrap_or_default(),
+            worker: run.worker.clone(),
+        };
+        Some((*epoch, owner))
     };
     let set = |sink: ObjectId| {
         let count = memory.desired.sinks.get(&sink)?.partitions;
         let owners: Vec<_> = (0..count).map(|n| owner(sink, n)).collect::<Option<_>>()?;
-        let newest = owners.iter().map(|(epoch, ..)| *epoch).max()?;
-        let owners = owners.into_iter().map(|(epoch, process, address)| v1::PartitionOwner {
-            epoch: Some(epoch.into()),
-            process,
-            address,
-        });
+        let newest = owners.iter().map(|(epoch, _)| *epoch).max()?;
         Some(v1::PartitionSet {
             sink_id: sink.to_string(),
             newest: Some(newest.into()),
-            owners: owners.collect(),
+            owners: owners.into_iter().map(|(_, owner)| owner).collect(),
         })
     };
     sinks.into_iter().filter_map(set).collect()

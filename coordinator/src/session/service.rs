@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use daemon::Peer;
 use logic::mutant;
 use proto::{
     Protocols,
@@ -34,12 +35,17 @@ impl session_server::Session for SessionService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        if let Some(peer) = &peer {
+            peer.check_member().map_err(Status::unauthenticated)?;
+        }
         let (out, stream) = mpsc::channel(OUTBOUND_MAX);
         let role = self.role.borrow().clone();
         match role {
             Role::Leads(term) => {
                 let cancel = self.cancel.clone();
-                tokio::spawn(async move { converse(&term, request.into_inner(), out, cancel).await });
+                let inbound = (peer, request.into_inner());
+                tokio::spawn(async move { converse(&term, inbound, out, cancel).await });
             }
             Role::Follows(leader) => {
                 let redirect = v1::Redirect { leader: leader.unwrap_or_default() };
@@ -55,7 +61,7 @@ impl session_server::Session for SessionService {
 /// Hears one stream until it, its session or the term is over.
 async fn converse(
     term: &Arc<Term>,
-    mut inbound: Streaming<v1::WorkerMessage>,
+    (peer, mut inbound): (Option<Peer>, Streaming<v1::WorkerMessage>),
     out: Outbound,
     server: CancellationToken,
 ) {
@@ -72,6 +78,11 @@ async fn converse(
         },
     };
     let worker = hello.worker.clone();
+    if let Some(Err(reason)) = peer.map(|peer| peer.check_name(&worker)) {
+        tracing::warn!(%worker, reason, "a worker is refused");
+        let _ = out.try_send(Err(Status::permission_denied(format!("worker `{worker}`: {reason}"))));
+        return;
+    }
     let them = Protocols::said(hello.protocol_from, hello.protocol_to);
     let theirs = format!("worker `{worker}` (release {})", hello.version);
     let protocol = match Protocols::OURS.agree(them, (crate::versions::NAME, &theirs)) {

@@ -13,4 +13,5 @@ mod generations;
 mod leaders;
 mod listing;
 mod ownership;
+mod secured;
 mod setup;

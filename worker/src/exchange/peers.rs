@@ -12,7 +12,7 @@ use proto::{MESSAGE_BYTES_MAX, Wire, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{
     door::{Door, Ends, Open, Said, stream},
@@ -34,6 +34,8 @@ pub(crate) struct Owner {
     pub(crate) process: String,
     /// `host:port`; empty if it is reached from within its process only.
     pub(crate) address: String,
+    /// The name of its worker; empty if the leader does not say.
+    pub(crate) worker: String,
 }
 
 /// A stream as its sender holds it: dropping it ends it.
@@ -49,7 +51,8 @@ pub(crate) struct Peers {
     process: String,
     door: Arc<Door>,
     wire: Wire,
-    channels: Mutex<HashMap<String, Channel>>,
+    /// By address and worker: whoever listens where another did before must prove its own name.
+    channels: Mutex<HashMap<(String, String), Channel>>,
 }
 
 impl Peers {
@@ -71,28 +74,29 @@ impl Peers {
         if owner.address.is_empty() {
             return Err("its worker serves no exchange".to_owned());
         }
-        let channel = self.channel(&owner.address)?;
+        let channel = self.channel(owner)?;
         let ((parts, outgoing), (incoming, said)) =
             (mpsc::channel(super::door::PARTS_MAX), mpsc::channel(super::door::PARTS_MAX));
         let pump = tokio::spawn(pump(channel, open, outgoing, incoming));
         Ok(Line { parts, said, _pump: Some(AbortOnDropHandle::new(pump)) })
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, String> {
+    fn channel(&self, owner: &Owner) -> Result<Channel, String> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
+        let key = (owner.address.clone(), owner.worker.clone());
+        if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(url)
-            .map_err(|e| format!("`{address}` is no address: {e}"))?
+        let endpoint = self
+            .wire
+            .endpoint(&owner.address)?
             .connect_timeout(DIAL_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(3));
-        let channel = self.wire.connect_lazy(&endpoint);
-        channels.insert(address.to_owned(), channel.clone());
+        let channel = self.wire.towards(&owner.worker).connect_lazy(&endpoint);
+        channels.insert(key, channel.clone());
         Ok(channel)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc};
 
+use daemon::Peer;
 use futures::{Stream, StreamExt as _};
 use proto::{Duplex, MESSAGE_BYTES_MAX, Protocols, v1};
 use tokio::time::{Duration, timeout};
@@ -57,6 +58,9 @@ impl exchange_server::Exchange for Service {
         &self,
         request: Request<Streaming<v1::ToPartition>>,
     ) -> Result<Response<Self::FeedStream>, Status> {
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            peer.check_member().map_err(Status::unauthenticated)?;
+        }
         let mut messages = request.into_inner();
         let first = timeout(OPEN_TIMEOUT, messages.message())
             .await

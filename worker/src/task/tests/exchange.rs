@@ -23,8 +23,12 @@ fn split(name: &str) -> SplitId {
 fn hall(bench: Bench, n: u64) -> (Bench, Arc<Door>) {
     let door = Door::new(16 << 20);
     let peers = Arc::new(Peers::new(ME.to_owned(), Arc::clone(&door), Wire::tcp()));
-    let owner =
-        |n| Owner { epoch: epoch(EPOCH_OF_PARTITIONS + n), process: ME.to_owned(), address: String::new() };
+    let owner = |n| Owner {
+        epoch: epoch(EPOCH_OF_PARTITIONS + n),
+        process: ME.to_owned(),
+        address: String::new(),
+        worker: String::new(),
+    };
     (Bench { owners: Some(((0..n).map(owner).collect(), peers)), ..bench }, door)
 }
 
