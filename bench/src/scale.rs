@@ -2,7 +2,7 @@
 //! reader beside one, the same work on more workers, and a worker that is added.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -11,9 +11,11 @@ use proto::v1::StatusReply;
 
 use crate::{
     cluster::{Bench, Cluster},
-    endpoint, probe,
+    endpoint,
+    live::Live,
+    probe,
     report::{
-        Aim::{self, AtMost},
+        Aim::{self, AtMost, Below},
         Judged, Report, Throughput,
     },
 };
@@ -29,6 +31,8 @@ const EFFICIENCY: f64 = 0.9;
 const SINKS: usize = 10;
 /// A newcomer has its share by then.
 const EVEN_WITHIN: Duration = Duration::from_secs(60);
+/// Every split that has a key has delivered by then.
+const LOADED_AFTER: Duration = Duration::from_secs(3);
 
 /// Measures all of it.
 pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
@@ -164,45 +168,39 @@ async fn scale_out(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A fourth worker joins three that read 24 splits.
+/// A fourth worker joins three that read 24 splits under a live load.
 async fn rebalance(bench: &Bench, report: &mut Report) -> Result<()> {
-    const STREAM: &str = "bench-rebalance";
-    endpoint::create_stream(&bench.endpoint.client(), STREAM, 24).await?;
+    const SOURCE: &str = "bench-rebalance";
+    const DESTINATION: &str = "bench-rebalance-out";
+    let client = bench.endpoint.client();
+    endpoint::create_stream(&client, SOURCE, 24).await?;
+    endpoint::create_stream(&client, DESTINATION, 4).await?;
     let mut cluster = bench.cluster().await?;
     for number in 0..3 {
         cluster.worker(&format!("w{number}")).await?;
     }
-    let options = bench.kinesis(STREAM);
-    cluster.sql(&format!("CREATE SOURCE s (data BYTEA) WITH ({options}) FORMAT PLAIN ENCODE BYTES")).await?;
-    cluster.sql("CREATE SINK k FROM s WITH (connector = 'blackhole')").await?;
+    for statement in bench.copy(SOURCE, DESTINATION) {
+        cluster.sql(&statement).await?;
+    }
     cluster.wait("even shares", EVEN_WITHIN, |status| even(status, 3)).await?;
     let before = owners(&cluster.status().await?);
-    let mut stalls: BTreeMap<String, (Option<Instant>, Duration)> = BTreeMap::new();
-    let start = Instant::now();
+    let live = Live::start(&client, SOURCE, DESTINATION).await?;
+    tokio::time::sleep(LOADED_AFTER).await;
+    let (mark, loaded) = live.mark();
     cluster.spawn_worker("w3")?;
-    let took = loop {
-        let status = cluster.status().await?;
-        for split in &status.splits {
-            let (since, longest) = stalls.entry(split.split.clone()).or_default();
-            match (split.state.as_str(), *since) {
-                ("reading", _) => *since = None,
-                (_, None) => *since = Some(Instant::now()),
-                (_, Some(at)) => *longest = at.elapsed().max(*longest),
-            }
-        }
-        if even(&status, 4) {
-            break start.elapsed();
-        }
-        ensure!(start.elapsed() < EVEN_WITHIN, "not even after {EVEN_WITHIN:?}\n{}", cluster.logs());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    cluster.wait("even shares of four", EVEN_WITHIN, |status| even(status, 4)).await?;
+    let took = mark.at.elapsed();
     let after = owners(&cluster.status().await?);
-    let moved: Vec<&String> =
-        after.iter().filter(|(split, owner)| before.get(*split) != Some(owner)).map(|(s, _)| s).collect();
+    let moved = after.into_iter().filter(|(split, owner)| before.get(split) != Some(owner));
+    let moved: BTreeSet<String> = moved.map(|(split, _)| split).collect();
     report.figure("rebalance: moves to a fourth worker", moved.len() as f64, "of 24 splits", AtMost(6.0));
     report.figure("rebalance: even after", took.as_secs_f64(), "s", AtMost(30.0));
-    let seconds = moved.iter().map(|split| stalls[*split].1.as_secs_f64()).collect();
-    report.spread("rebalance: a moved split stands still", seconds, AtMost(1.0));
+    // No key of the load belongs to some splits.
+    let moved = moved.into_iter().filter(|split| loaded.contains_key(split)).collect();
+    let silence = live.longest_silence(&moved, mark).await?;
+    live.stop();
+    let silence = silence.iter().map(|silence| silence.length).collect();
+    report.spread("rebalance: silence of each moved split", silence, Below(1.0));
     Ok(())
 }
 

@@ -20,7 +20,9 @@ use failure::Failure;
 fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let cli = args::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // A leader of thousands of tasks has long polls; sockets are looked at after a few of them, so that its lease is kept alive.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(5).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Refused(format!("ERROR: cannot start threads: {error}"))),
     };

@@ -22,6 +22,9 @@ use crate::{
 /// Guards in one transaction: the store's limit, less one for the leader.
 const GUARDS_MAX: usize = store::COMMIT_OPS_MAX - 1;
 
+/// While a long plan is carried out, what is assigned so far reaches the workers this often.
+const PUSH_EVERY: Duration = Duration::from_millis(500);
+
 /// An action as a transaction.
 struct Step {
     action: Action,
@@ -32,6 +35,7 @@ struct Step {
 /// Carries out a plan. `true` if something was done.
 pub(crate) async fn all(term: &Term, actions: Vec<Action>) -> bool {
     let mut done = false;
+    let mut pushed = term.clock.now();
     let mut batch: Vec<Step> = Vec::new();
     for action in actions {
         let step = {
@@ -47,8 +51,10 @@ pub(crate) async fn all(term: &Term, actions: Vec<Action>) -> bool {
         let Some(step) = step else { continue };
         if batch.iter().map(|s| s.guards.len()).sum::<usize>() + step.guards.len() > GUARDS_MAX {
             done |= commit(term, std::mem::take(&mut batch)).await;
-            // The first assignments are on their way while the others are still being written.
-            term.push_lists();
+            if term.clock.now().saturating_sub(pushed) >= PUSH_EVERY {
+                term.push_lists();
+                pushed = term.clock.now();
+            }
         }
         batch.push(step);
     }

@@ -27,6 +27,9 @@ pub(crate) struct Memory {
     pub observed: Observed,
     /// Grows whenever some worker's task list may have changed.
     pub lists: u64,
+    /// Tasks that nobody had before were assigned since. Their lists may wait for the next push: nobody has to give anything up,
+    /// and while thousands are assigned, each heartbeat would otherwise find all lists changed.
+    pub fresh: bool,
     /// `checkpoint_interval` of every sink that has one.
     intervals: BTreeMap<ObjectId, Duration>,
     registry: Registry,
@@ -41,6 +44,7 @@ impl Memory {
             desired: Desired::default(),
             observed: Observed::default(),
             lists: 1,
+            fresh: false,
             intervals: BTreeMap::new(),
             registry,
         }
@@ -180,14 +184,19 @@ impl Memory {
     }
 
     fn mirror_assignment(&mut self, task: model::TaskId) {
-        match self.view.assignments.get(&task) {
+        let (before, alone) = match self.view.assignments.get(&task) {
             Some(entry) => {
                 let epoch = self.view.epoch(entry.mod_revision);
-                self.observed.assignments.insert(task, (epoch, entry.value.clone()));
+                let alone = entry.value.predecessors.is_empty();
+                (self.observed.assignments.insert(task, (epoch, entry.value.clone())), alone)
             }
-            None => drop(self.observed.assignments.remove(&task)),
+            None => (self.observed.assignments.remove(&task), false),
+        };
+        if before.is_none() && alone {
+            self.fresh = true;
+        } else {
+            self.lists += 1;
         }
-        self.lists += 1;
     }
 
     fn mirror_split(&mut self, source: ObjectId, split: model::SplitId) {

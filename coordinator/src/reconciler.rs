@@ -22,15 +22,31 @@ const WAITING_TICK: Duration = Duration::from_millis(500);
 /// Passes in a row that act, before the loop takes a breath: a plan that never settles must not take the processor.
 const PASSES_MAX: u32 = 32;
 
+/// The rest after a pass, for each task: several times what looking at it takes, so that among thousands of tasks the memory is
+/// free for everybody else most of the time, whatever nudges come.
+const REST_PER_TASK: Duration = Duration::from_micros(10);
+
+/// A shorter rest is none.
+const REST_MIN: Duration = Duration::from_millis(5);
+
 /// Runs until the term ends.
 pub(crate) async fn run(term: Arc<Term>) {
     let mut acted = 0;
     loop {
         acted = if pass(&term).await { acted + 1 } else { 0 };
-        let waits = {
+        let (waits, tasks) = {
             let state = term.state();
-            !state.waiting.is_empty() || !state.memory.observed.stopping.is_empty()
+            let observed = &state.memory.observed;
+            (!state.waiting.is_empty() || !observed.stopping.is_empty(), observed.assignments.len())
         };
+        let rest = REST_PER_TASK * u32::try_from(tasks).unwrap_or(u32::MAX);
+        if rest >= REST_MIN {
+            tokio::select! {
+                biased;
+                () = term.cancel.cancelled() => return,
+                () = tokio::time::sleep(rest.min(WAITING_TICK)) => {}
+            }
+        }
         let tick = match acted {
             0 if waits => WAITING_TICK.min(term.config.reconcile_interval),
             0 => term.config.reconcile_interval,

@@ -22,8 +22,11 @@ use crate::{
     term::{State, Term},
 };
 
-/// How often.
+/// How often …
 const TICK: Duration = Duration::from_secs(5);
+
+/// … or this long for each task, if that is more: it looks at all of them.
+const TICK_PER_TASK: Duration = Duration::from_millis(1);
 
 /// How often the store is looked after, and how old the history is that it loses then.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
@@ -36,17 +39,19 @@ pub(crate) async fn run(term: Arc<Term>) {
     let mut earlier: Option<(Desired, Observed)> = None;
     let mut revisions: VecDeque<(Duration, u64)> = VecDeque::new();
     let mut maintained = None;
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = Duration::ZERO;
     loop {
         tokio::select! {
             biased;
             () = term.cancel.cancelled() => return,
-            _ = tick.tick() => {}
+            () = tokio::time::sleep(tick) => {}
         }
         let (desired, observed) = {
             let state = term.state();
             (state.memory.desired.clone(), state.memory.observed.clone())
         };
+        let tasks = u32::try_from(observed.assignments.len()).unwrap_or(u32::MAX);
+        tick = TICK.max(TICK_PER_TASK * tasks);
         judge(&term, (&desired, &observed), earlier.as_ref());
         earlier = Some((desired, observed));
         measure(&term);

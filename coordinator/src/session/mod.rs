@@ -116,6 +116,9 @@ impl Term {
         if !state.loaded {
             return;
         }
+        if std::mem::take(&mut state.memory.fresh) {
+            state.memory.lists += 1;
+        }
         let joined: Vec<u64> = state.sessions.iter().filter(|(_, s)| s.joined).map(|(id, _)| *id).collect();
         for id in joined {
             self.send_list(&mut state, id);

@@ -1,7 +1,8 @@
 //! Tasks, their epochs, and what the metadata store keeps of them.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::{Creation, ObjectId, ParseIdError, Position, Timestamp};
@@ -10,7 +11,8 @@ use crate::{Creation, ObjectId, ParseIdError, Position, Timestamp};
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SplitId {
     creation: Creation,
-    name: Arc<str>,
+    /// In place up to 24 bytes, which every shard id of Kinesis keeps to: the leader compares millions a second.
+    name: CompactString,
 }
 
 impl SplitId {
