@@ -80,6 +80,8 @@ def test_no_pod_holds_a_token_of_the_kubernetes_api(values):
     accounts = {one["metadata"]["name"]: one for one in every(render(values), "ServiceAccount")}
     for name, pod in all_pods(values):
         assert pod["spec"]["automountServiceAccountToken"] is False, name
+        tokens = [one for volume in pod["spec"]["volumes"] for one in volume.get("projected", {}).get("sources", []) if "serviceAccountToken" in one]
+        assert len(tokens) == (values == "service-account-tokens" and name.endswith("-coordinator")), name
         account = pod["spec"]["serviceAccountName"]
         assert account != "default" and (account in accounts or account == "streams"), name
     assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
@@ -170,10 +172,15 @@ def test_instances_are_pods_even_where_a_volume_outlives_them():
     assert env["SHARDWRIGHT_WORKER_INSTANCE"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.uid"
 
 
-@pytest.mark.parametrize(("values", "expected"), [("minimal", "ip"), ("tls-own-authority", "ip"), ("tls-csi", "dns"), ("ipv6", "dns"), ("hardened", "dns")])
-def test_processes_say_where_they_are(values, expected):
+@pytest.mark.parametrize(
+    ("values", "coordinator", "worker"),
+    [("minimal", "ip", "ip"), ("tls-own-authority", "ip", "ip"), ("tls-csi", "dns", "ip"), ("ipv6", "dns", "dns"), ("hardened", "dns", "ip")],
+)
+def test_processes_say_where_they_are(values, coordinator, worker):
+    """By address, which is right at once; by name where a certificate must hold it, or where an address needs brackets."""
     objects = render(values)
-    for role, variable, port in (("coordinator", "SHARDWRIGHT_COORDINATOR_ADVERTISE", 7070), ("worker", "SHARDWRIGHT_WORKER_EXCHANGE_ADVERTISE", 7071)):
+    roles = (("coordinator", coordinator, "SHARDWRIGHT_COORDINATOR_ADVERTISE", 7070), ("worker", worker, "SHARDWRIGHT_WORKER_EXCHANGE_ADVERTISE", 7071))
+    for role, expected, variable, port in roles:
         found = find(objects, "StatefulSet", f"-{role}")
         value = env_of(main_container(found["spec"]["template"]))[variable]["value"]
         host = "$(POD_IP)" if expected == "ip" else f"$(POD_NAME).{found['spec']['serviceName']}.streams.svc"

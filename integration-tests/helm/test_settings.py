@@ -1,8 +1,10 @@
 """The settings that pods are given: ones that the program knows, without a secret in them, and TLS that fits together."""
 
+import base64
 import fnmatch
 import json
 import re
+import shutil
 import subprocess
 import urllib.parse
 
@@ -30,9 +32,6 @@ def known() -> set[str]:
     return listed | {f"{key}_file" for key in listed}
 
 
-COMING = "telemetry.trace_ratio"
-
-
 @pytest.mark.parametrize("values", VALUES)
 def test_the_program_knows_every_setting(values):
     all_known = known()
@@ -40,11 +39,60 @@ def test_the_program_knows_every_setting(values):
     for role in ("coordinator", "worker"):
         settings = toml_of(objects, role)
         sections = {key.split(".")[0] for key in all_known}
-        unknown = {key for key in keys(settings) if key not in all_known and key != COMING and key.split(".")[0] in sections | {"store", "telemetry"}}
+        unknown = {key for key in keys(settings) if key not in all_known and key.split(".")[0] in sections | {"store", "telemetry"}}
         assert not unknown, role
         variables = env_of(main_container(find(objects, "StatefulSet", f"-{role}")["spec"]["template"]))
         ours = {name for name in variables if name.startswith("SHARDWRIGHT_")}
         assert ours <= {f"SHARDWRIGHT_{key.upper().replace('.', '_')}" for key in all_known}
+
+
+ENV = {"POD_NAME": "rel-shardwright-0", "POD_NAMESPACE": "streams", "POD_IP": "127.0.0.1", "SHARDWRIGHT_WORKER_INSTANCE": "uid", "SHARDWRIGHT_WORKER_ZONE": ""}
+
+
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory):
+    """A folder like that of a pod's secrets: every file that any setting names."""
+    folder = tmp_path_factory.mktemp("etc")
+    for name in ("tls", "etcd-tls", "etcd-auth", "auth", "master-key", "kubernetes"):
+        (folder / name).mkdir()
+    for name in ("etcd-auth/password", "auth/password", "kubernetes/token"):
+        (folder / name).write_text("a-long-enough-password\n")
+    for name in ("key", "previous"):
+        (folder / "master-key" / name).write_text(base64.b64encode(name.ljust(32).encode()).decode() + "\n")
+    if shutil.which("openssl"):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=rel-shardwright-0"]
+        subprocess.run([*command, "-keyout", folder / "tls" / "tls.key", "-out", folder / "tls" / "tls.crt"], check=True, capture_output=True)
+        for name in ("tls/ca.crt", "etcd-tls/ca.crt", "etcd-tls/tls.crt", "kubernetes/ca.crt"):
+            shutil.copy(folder / "tls" / "tls.crt", folder / name)
+        shutil.copy(folder / "tls" / "tls.key", folder / "etcd-tls" / "tls.key")
+    return folder
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_the_program_accepts_the_settings_as_a_whole(values, mounted, tmp_path):
+    """By its own `check`, with the pod's variables: types, what goes together, secrets as files."""
+    listed = known()
+    if not any(key.startswith("auth.") for key in listed) or " check " not in subprocess.run([str(BINARY), "--help"], capture_output=True, text=True, timeout=60).stdout:
+        pytest.skip("settings as a whole: this build of the program has no [auth] or no `check`")
+    for role in ("coordinator", "worker"):
+        objects = render(values)
+        text = find_toml(objects, role).replace("/etc/shardwright/", f"{mounted}/").replace("/var/lib/shardwright", str(tmp_path))
+        (tmp_path / f"{role}.toml").write_text(text)
+        env = dict(ENV)
+        for name, one in env_of(main_container(find(objects, "StatefulSet", f"-{role}")["spec"]["template"])).items():
+            if "value" in one and name.startswith("SHARDWRIGHT_"):
+                env[name] = re.sub(r"\$\((\w+)\)", lambda found: env[found[1]], one["value"])
+            elif name == "SHARDWRIGHT_STORE_USER":
+                env[name] = "user"
+        command = [str(BINARY), "check", "--config", str(tmp_path / f"{role}.toml"), "--skip", "store,coordinators,sources,sinks,limits"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+        lines = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
+        assert re.search(r"^ok +settings", done.stdout, re.M), f"{role}: {done.stdout}{done.stderr}"
+        assert not [line for line in lines if line.startswith("failed")], f"{role}: {done.stdout}{done.stderr}"
+
+
+def find_toml(objects, role: str) -> str:
+    return next(one["data"][f"{role}.toml"] for one in every(objects, "ConfigMap") if f"{role}.toml" in one["data"])
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -207,6 +255,14 @@ def test_who_may_pass_on_whom():
     assert "rel-shardwright-coordinator" in certificate_names("tls-csi", "coordinator")
     assert "rel-shardwright-coordinator" not in certificate_names("tls-csi", "worker") + certificate_names("tls-own-authority", "worker")
     assert toml_of(render("tls-existing-secrets"), "coordinator")["auth"]["peers"] == ["coordinator.shardwright.internal"]
+
+
+def test_tokens_of_service_accounts_are_checked_with_the_keys_of_the_api_server():
+    jwt = toml_of(render("service-account-tokens"), "coordinator")["auth"]["jwt"]
+    pod = find(render("service-account-tokens"), "StatefulSet", "-coordinator")["spec"]["template"]
+    mount = next(mount["mountPath"] for mount in main_container(pod)["volumeMounts"] if mount["name"] == "kubernetes")
+    assert (jwt["jwks_ca_path"], jwt["jwks_token_path"]) == (f"{mount}/ca.crt", f"{mount}/token")
+    assert jwt["jwks_url"] == "https://kubernetes.default.svc/openid/v1/jwks" and jwt["audience"] == "shardwright"
 
 
 def test_nobody_is_the_administrator_by_default():

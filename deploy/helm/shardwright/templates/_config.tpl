@@ -54,6 +54,11 @@
 {{- $jwt := .Values.auth.jwt }}
 {{- if $jwt.issuer }}
 {{- $claims := dict "issuer" $jwt.issuer "jwks_url" $jwt.jwksUrl "audience" $jwt.audience "user_claim" $jwt.userClaim }}
+{{- if $jwt.kubernetes }}
+{{- $_ := set $claims "jwks_url" (default "https://kubernetes.default.svc/openid/v1/jwks" $jwt.jwksUrl) }}
+{{- $_ := set $claims "jwks_ca_path" "/etc/shardwright/kubernetes/ca.crt" }}
+{{- $_ := set $claims "jwks_token_path" "/etc/shardwright/kubernetes/token" }}
+{{- end }}
 {{- with $jwt.rolesClaim }}{{ $_ := set $claims "roles_claim" . }}{{ end }}
 {{- $_ := set $auth "jwt" $claims }}
 {{- end }}

@@ -93,16 +93,17 @@ annotations:
 {{- if kindIs "bool" $given }}{{ $given }}{{ else }}{{ eq .Values.tls.source "csi" }}{{ end }}
 {{- end }}
 
-{{- /* `ip` or `dns`. */ -}}
+{{- /* `ip` or `dns`, of a role. A coordinator's certificate must hold the host of its URL; a worker's holds its name, wherever it is. */ -}}
 {{- define "shardwright.advertise" -}}
-{{- $given := .Values.network.advertise }}
-{{- $named := or (and .Values.tls.enabled (eq (include "shardwright.verifyNames" .) "true")) (hasPrefix "[" .Values.network.listen) }}
-{{- if ne $given "auto" }}{{ $given }}{{ else }}{{ ternary "dns" "ip" $named }}{{ end }}
+{{- $values := .root.Values }}
+{{- $checked := and $values.tls.enabled (eq (include "shardwright.verifyNames" .root) "true") (eq .role "coordinator") }}
+{{- $named := or $checked (hasPrefix "[" $values.network.listen) }}
+{{- if ne $values.network.advertise "auto" }}{{ $values.network.advertise }}{{ else }}{{ ternary "dns" "ip" $named }}{{ end }}
 {{- end }}
 
 {{- /* Where a pod says that it is, with variables of its own: (dict "root" $ "role" …). */ -}}
 {{- define "shardwright.address" -}}
-{{- if eq (include "shardwright.advertise" .root) "ip" }}$(POD_IP)
+{{- if eq (include "shardwright.advertise" .) "ip" }}$(POD_IP)
 {{- else }}$(POD_NAME).{{ include "shardwright.host" (dict "root" .root "service" (printf "%s-%s-headless" (include "shardwright.fullname" .root) .role)) }}
 {{- end }}
 {{- end }}

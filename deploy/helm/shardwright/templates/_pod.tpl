@@ -114,6 +114,11 @@
 {{- $items := list (dict "key" $.Values.auth.passwordKey "path" "password") }}
 {{- $volumes = append $volumes (dict "name" "auth" "secret" (dict "secretName" . "defaultMode" 288 "items" $items)) }}
 {{- end }}
+{{- if .Values.auth.jwt.kubernetes }}
+{{- $authority := dict "configMap" (dict "name" "kube-root-ca.crt" "items" (list (dict "key" "ca.crt" "path" "ca.crt"))) }}
+{{- $token := dict "serviceAccountToken" (dict "path" "token" "expirationSeconds" 3600) }}
+{{- $volumes = append $volumes (dict "name" "kubernetes" "projected" (dict "defaultMode" 288 "sources" (list $authority $token))) }}
+{{- end }}
 {{- with .Values.secrets.masterKey.existingSecret }}
 {{- $master := $.Values.secrets.masterKey }}
 {{- $items := list (dict "key" $master.key "path" "key") }}
