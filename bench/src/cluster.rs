@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use integration_tests::pki::Authority;
 use proto::v1::{
     Event, ExecuteRequest, SinkStatus, StatusReply, StatusRequest, WatchEventsRequest,
     admin_client::AdminClient,
@@ -98,7 +99,12 @@ impl Bench {
 
     /// A new cluster with a coordinator on this store, and no worker.
     pub(crate) async fn cluster_on(&self, store: &str) -> Result<Cluster> {
-        Cluster::start(&self.binary, store).await
+        Cluster::start(&self.binary, store, false).await
+    }
+
+    /// A new cluster as [`Bench::cluster`], whose processes speak mutual TLS with each other.
+    pub(crate) async fn secured_cluster(&self) -> Result<Cluster> {
+        Cluster::start(&self.binary, "memory:", true).await
     }
 }
 
@@ -131,6 +137,11 @@ impl Member {
     pub(crate) async fn ended(&mut self) -> Result<()> {
         tokio::time::timeout(START_DEADLINE, self.process.wait()).await.context("it does not stop")??;
         Ok(())
+    }
+
+    /// Where its telemetry listens.
+    pub(crate) fn telemetry(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// The sum of all series of a metric; `None` while it is not there.
@@ -173,21 +184,25 @@ pub(crate) struct Cluster {
     admin: AdminClient<Channel>,
     binary: PathBuf,
     directory: TempDir,
+    authority: Option<Authority>,
 }
 
 impl Cluster {
-    async fn start(binary: &Path, store: &str) -> Result<Self> {
+    async fn start(binary: &Path, store: &str, secured: bool) -> Result<Self> {
         let directory = tempfile::tempdir()?;
+        let authority = secured.then(|| Authority::new(&directory.path().join("pki"))).transpose()?;
         let (listen, metrics) = (free_address()?, free_address()?);
         let mut command = Command::new(binary);
         command.args(["coordinator", "--store", store, "--listen", &listen.to_string()]);
         command.args(["--telemetry-listen", &metrics.to_string()]);
+        command.args(identity(authority.as_ref(), "coordinator")?);
         let process = spawn(command, &directory.path().join("coordinator.log"))?;
-        let url = format!("http://{listen}");
-        let admin = connect(&url).await?;
+        let scheme = if secured { "https" } else { "http" };
+        let url = format!("{scheme}://{listen}");
+        let admin = connect(&url, authority.as_ref()).await?;
         let coordinator = Member { process, metrics };
         let binary = binary.to_owned();
-        Ok(Self { coordinator, workers: BTreeMap::new(), admin, url, binary, directory })
+        Ok(Self { coordinator, workers: BTreeMap::new(), admin, url, binary, directory, authority })
     }
 
     /// Starts a worker and waits until it is live.
@@ -199,11 +214,20 @@ impl Cluster {
 
     /// Starts a worker.
     pub(crate) fn spawn_worker(&mut self, name: &str) -> Result<()> {
+        self.spawn_worker_with(name, &[])
+    }
+
+    /// Starts a worker with these settings besides.
+    pub(crate) fn spawn_worker_with(&mut self, name: &str, settings: &[String]) -> Result<()> {
         let metrics = free_address()?;
         let mut command = Command::new(&self.binary);
         command.args(["worker", "--name", name, "--coordinators", &self.url]);
         command.args(["--telemetry-listen", &metrics.to_string()]);
         command.arg("--data-dir").arg(self.directory.path().join(name));
+        command.args(identity(self.authority.as_ref(), name)?);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        // Where metrics are pushed, each second instead of each minute.
+        command.env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
         let process = spawn(command, &self.directory.path().join(format!("{name}.log")))?;
         self.workers.insert(name.to_owned(), Member { process, metrics });
         Ok(())
@@ -296,18 +320,29 @@ impl Cluster {
     }
 }
 
-fn spawn(mut command: Command, log: &Path) -> Result<Child> {
+/// Starts a process with its output at the end of a file.
+pub(crate) fn spawn(mut command: Command, log: &Path) -> Result<Child> {
     let log = std::fs::File::options().create(true).append(true).open(log)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
     command.spawn().context("starting shardwright")
 }
 
+/// The settings of a process with a certificate for its name, if there is somebody to issue one.
+fn identity(authority: Option<&Authority>, name: &str) -> Result<Vec<String>> {
+    let issued = authority.map(|authority| authority.issue(name, name)).transpose()?;
+    Ok(issued.map_or_else(Vec::new, |issued| issued.settings()))
+}
+
 /// Waits until the coordinator leads.
-async fn connect(url: &str) -> Result<AdminClient<Channel>> {
+async fn connect(url: &str, authority: Option<&Authority>) -> Result<AdminClient<Channel>> {
     let start = Instant::now();
+    let mut endpoint = Channel::from_shared(url.to_owned())?;
+    if let Some(authority) = authority {
+        endpoint = endpoint.tls_config(authority.client())?;
+    }
     loop {
         let asked = async {
-            let admin = AdminClient::connect(url.to_owned()).await?;
+            let admin = AdminClient::new(endpoint.connect().await?);
             let mut admin = admin.max_decoding_message_size(proto::MESSAGE_BYTES_MAX);
             admin.status(StatusRequest {}).await?;
             anyhow::Ok(admin)
@@ -321,6 +356,6 @@ async fn connect(url: &str) -> Result<AdminClient<Channel>> {
 }
 
 /// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

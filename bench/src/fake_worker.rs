@@ -166,6 +166,7 @@ impl FakeWorker {
                 records: run.serial * RECORDS,
                 caught_up_at_ms: None,
                 gap: String::new(),
+                traceparent: String::new(),
             }
         };
         let due = |(n, _): &(u64, _)| (self.beats + n).is_multiple_of(self.pace);

@@ -15,12 +15,14 @@ mod limit;
 mod live;
 mod probe;
 mod reads;
+mod ready;
 mod report;
 mod rest;
 mod scale;
 mod scrape;
 mod sdk;
 mod simulated;
+mod telemetry;
 mod throughput;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -131,7 +133,9 @@ async fn run(args: RunArgs) -> Result<()> {
     let bench = cluster::Bench::prepare(args).await?;
     let mut report = report::Report::new();
     throughput::measure(&bench, &mut report).await;
+    telemetry::measure(&bench, &mut report).await;
     rest::measure(&bench, &mut report).await;
+    ready::measure(&bench, &mut report).await;
     crowd::measure(&bench, &mut report).await;
     scale::measure(&bench, &mut report).await;
     let outcome = handover::measure(&bench, &mut report).await;

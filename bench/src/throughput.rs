@@ -18,10 +18,10 @@ use crate::{
 };
 
 /// What the records hold.
-const COLUMNS: &str = "id BIGINT, \"user\" VARCHAR, kind VARCHAR, at TIMESTAMPTZ, price DOUBLE PRECISION, ok BOOLEAN, \
+pub(crate) const COLUMNS: &str = "id BIGINT, \"user\" VARCHAR, kind VARCHAR, at TIMESTAMPTZ, price DOUBLE PRECISION, ok BOOLEAN, \
      score DOUBLE PRECISION, note VARCHAR";
 
-const BLACKHOLE: &str = "CREATE SINK k FROM s WITH (connector = 'blackhole')";
+pub(crate) const BLACKHOLE: &str = "CREATE SINK k FROM s WITH (connector = 'blackhole')";
 
 /// Peak memory of a worker with eight hot shards, MiB.
 const MEMORY: Aim = AtMost(150.0);

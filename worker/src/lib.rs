@@ -24,6 +24,8 @@ mod reading;
 mod runs;
 mod session;
 mod task;
+mod trace;
+mod view;
 
 use std::{io, sync::Arc};
 
@@ -33,12 +35,13 @@ use exchange::Door;
 use futures::Stream;
 use proto::{Duplex, Wire};
 use session::Exchange;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 pub use config::Config;
 pub use error::{Error, Result};
+pub use view::{Standing, TaskView, View};
 
 /// A worker under way.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Worker {
     name: String,
     process: String,
     task: JoinHandle<Result<()>>,
+    standing: watch::Receiver<Standing>,
+    view: View,
 }
 
 /// Where a worker takes rows for its partitions, and how it reaches others.
@@ -154,8 +159,10 @@ impl Worker {
         let identity = identity::Identity::take(&config)?;
         let (name, process) = (identity.worker.clone(), identity.process.clone());
         tracing::info!(worker = name, process, "the worker starts");
-        let session = session::Session::new(config, identity, (registry, exchange), cancel);
-        Ok(Self { name, process, task: tokio::spawn(session.run()) })
+        let (view, (say, standing)) = (View::default(), watch::channel(Standing::Seeking));
+        let session =
+            session::Session::new(config, identity, (registry, exchange), (view.clone(), say), cancel);
+        Ok(Self { name, process, task: tokio::spawn(session.run()), standing, view })
     }
 
     /// Its stable name.
@@ -168,6 +175,18 @@ impl Worker {
     #[must_use]
     pub fn process(&self) -> &str {
         &self.process
+    }
+
+    /// How it stands with the coordinators; closed when it has ended.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Its tasks.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.clone()
     }
 
     /// Drops everything at once, as a crash would.

@@ -10,6 +10,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
+use crate::trace;
+
 /// How long one coordinator may take to answer at all.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages on their way up; a stream that takes no more is dead.
@@ -166,7 +168,9 @@ pub(crate) fn attach(channel: Channel, hello: v1::Hello, id: u64) -> Phase {
         let mut client = v1::session_client::SessionClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let attached = tokio::time::timeout(DIAL_TIMEOUT, client.attach(ReceiverStream::new(messages))).await;
+        let span = trace::calling("shardwright.v1.Session/Attach");
+        let call = client.attach(trace::along(ReceiverStream::new(messages), span.as_ref()));
+        let attached = tokio::time::timeout(DIAL_TIMEOUT, call).await;
         let response = attached
             .map_err(|_| "the coordinator did not answer the hello".to_owned())?
             .map_err(|status| refused(&status))?;

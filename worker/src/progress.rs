@@ -62,6 +62,7 @@ impl Progress {
             records: reached.records,
             caught_up_at_ms: reached.caught_up_at.map(|at| at.0),
             gap: reached.gap.clone().unwrap_or_default(),
+            traceparent: String::new(),
         };
         self.sent = Some((reached, message));
     }

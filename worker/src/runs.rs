@@ -2,7 +2,7 @@
 //! stopped (P6, P7). An epoch that is over never runs again, and asked for it the worker says so again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -22,10 +22,14 @@ use crate::{
     orders::{Order, Orders},
     progress::{Progress, Rate},
     task::{self, BuiltSource, Control, Ending, Failure, Shown},
+    trace::Settling,
+    view::View,
 };
 
 /// Ended epochs that are remembered; far more than a worker has tasks.
 const OVER_MAX: usize = 16_384;
+/// How often it is measured how old positions are.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// A run under way.
 struct Active {
@@ -42,6 +46,7 @@ struct Active {
     /// What it reads; a partition reads nothing.
     source: Option<Arc<BuiltSource>>,
     labels: [KeyValue; 2],
+    settling: Settling,
 }
 
 /// All runs of a worker.
@@ -54,10 +59,13 @@ pub(crate) struct Runs {
     forget: VecDeque<TaskId>,
     /// How often the leader wants to hear of a run in which nothing but numbers change.
     pace: Duration,
+    /// What others see of them.
+    view: View,
+    measured_at: Instant,
 }
 
 impl Runs {
-    pub(crate) fn new(orders: Orders) -> Self {
+    pub(crate) fn new(orders: Orders, view: View) -> Self {
         Self {
             orders,
             active: HashMap::new(),
@@ -66,6 +74,8 @@ impl Runs {
             over: HashMap::new(),
             forget: VecDeque::new(),
             pace: Duration::ZERO,
+            view,
+            measured_at: Instant::now(),
         }
     }
 
@@ -168,6 +178,9 @@ impl Runs {
         let interval = tenure.sink.common.checkpoint_interval;
         let progress = Progress::new(&task, epoch, start.clone(), interval);
         let labels = task::labels(&tenure.source_name, &tenure.sink.spec.name);
+        // It is there before it happens, so that the first time is seen as an increase.
+        self.orders.commons.metrics.dead_letter_records.add(0, &labels);
+        self.view.enter(&tenure);
         let (abort, source) = match order {
             Order::Reads(job) => {
                 tracing::info!(%task, %epoch, %start, "a run starts");
@@ -192,6 +205,7 @@ impl Runs {
             reported: None,
             source,
             labels,
+            settling: Settling::default(),
         };
         self.active.insert(task, active);
     }
@@ -220,6 +234,7 @@ impl Runs {
         };
         let task = self.ids.remove(&id)?;
         let mut run = self.active.remove(&task)?;
+        self.view.leave(&task, run.epoch);
         let last = run.progress.last(run.shown.reached());
         Some(self.end(&task, run.epoch, ending, Some((last, run.shown.take_bad()))))
     }
@@ -308,7 +323,13 @@ impl Runs {
     /// The positions that are due on session `link`.
     pub(crate) fn progress(&mut self, link: u64, now: Instant) -> Vec<v1::TaskProgress> {
         let pace = self.pace;
-        let due = |run: &mut Active| run.progress.due(run.shown.reached(), link, (now, pace));
+        let due = |run: &mut Active| {
+            // Before the position is looked at, so that it covers them.
+            run.settling.reached(run.shown.take_delivered());
+            let mut message = run.progress.due(run.shown.reached(), link, (now, pace))?;
+            run.settling.sent(&mut message);
+            Some(message)
+        };
         self.active.values_mut().filter_map(due).collect()
     }
 
@@ -318,6 +339,7 @@ impl Runs {
             let Some((task, epoch)) = named(one.task.as_ref(), one.epoch) else { continue };
             if let Some(run) = self.active.get_mut(&task).filter(|run| run.epoch == epoch) {
                 run.progress.committed(one.serial, now);
+                run.settling.committed(one.serial);
             }
         }
     }
@@ -332,19 +354,30 @@ impl Runs {
         ended.filter_map(message).collect()
     }
 
+    /// Shows how long the oldest position of each sink has been waiting to become durable, whether anybody leads or not.
+    pub(crate) fn measure(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.measured_at) < MEASURE_EVERY {
+            return;
+        }
+        self.measured_at = now;
+        let mut ages: BTreeMap<String, (&[KeyValue; 2], Duration)> = BTreeMap::new();
+        for (_, run) in self.active.iter().filter(|(_, run)| run.source.is_some()) {
+            let age = run.progress.age(&run.shown.reached(), now);
+            let oldest = ages.entry(run.labels[1].value.to_string()).or_insert((&run.labels, age));
+            oldest.1 = oldest.1.max(age);
+        }
+        let shown = ages.into_values().map(|(labels, age)| (labels.to_vec(), age.as_secs_f64()));
+        self.orders.commons.metrics.checkpoint_age.show(shown.collect());
+    }
+
     /// How every run is whose state is another than was said, or of which nothing was said for the leader's pace.
     pub(crate) fn reports(&mut self, link: u64, now: Instant) -> Vec<v1::Report> {
-        let metrics = &self.orders.commons.metrics;
         // A beat that comes a little early must not make it every second one.
         let pace = self.pace.saturating_sub(Duration::from_millis(500));
         let report = |(task, run): (&TaskId, &mut Active)| {
             let totals = &run.shown.totals;
             let (records, bytes) =
                 run.rate.seen(totals.read.load(Relaxed), totals.read_bytes.load(Relaxed), now);
-            let age = run.progress.age(&run.shown.reached(), now);
-            if run.source.is_some() {
-                metrics.checkpoint_age.record(age.as_secs_f64(), &run.labels);
-            }
             v1::Report {
                 task: Some(task.into()),
                 epoch: Some(run.epoch.into()),

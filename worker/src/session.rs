@@ -13,11 +13,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use connector::Registry;
 use logic::{Timing, mutant};
-use proto::Wire;
-use proto::{Protocols, Wire};
 use proto::v1::{self, coordinator_message::Message as Down, worker_message::Message as Up};
+use proto::{Protocols, Wire};
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -34,6 +33,7 @@ use crate::{
     orders::Orders,
     runs::{Runs, from_wire},
     task::Commons,
+    view::{Standing, View},
 };
 
 /// How often due positions are looked for.
@@ -64,6 +64,8 @@ pub(crate) struct Session {
     budget: Arc<Budget>,
     cpu: Cpu,
     runs: Runs,
+    /// What others see of how it stands.
+    standing: watch::Sender<Standing>,
     wake: Arc<Notify>,
     targets: Targets,
     exchange_address: String,
@@ -116,6 +118,7 @@ impl Session {
         config: Config,
         identity: Identity,
         (registry, exchange): (Registry, Exchange),
+        (view, standing): (View, watch::Sender<Standing>),
         cancel: CancellationToken,
     ) -> Self {
         let budget = Budget::new(config.memory_budget);
@@ -142,7 +145,8 @@ impl Session {
             identity,
             cancel,
             budget,
-            runs: Runs::new(orders),
+            runs: Runs::new(orders, view),
+            standing,
             wake,
             links: 0,
             leader: (0, 0),
@@ -176,7 +180,17 @@ impl Session {
                 Event::Woken => self.progress(&mut phase),
                 Event::Tick => self.tick(&mut phase),
             }
+            self.show(&mut phase);
         }
+    }
+
+    fn show(&self, phase: &mut Phase) {
+        let standing = match phase.link() {
+            _ if self.stopping.is_some() => Standing::Draining,
+            Some(link) if link.listed => Standing::Stands,
+            _ => Standing::Seeking,
+        };
+        self.standing.send_if_modified(|shown| std::mem::replace(shown, standing) != standing);
     }
 
     async fn next(&mut self, phase: &mut Phase) -> Event {
@@ -242,6 +256,8 @@ impl Session {
     }
 
     fn hello(&mut self) -> v1::Hello {
+        let (generation, revision) = self.leader;
+        let heard = revision > 0;
         v1::Hello {
             exchange_address: self.exchange_address.clone(),
             worker: self.identity.worker.clone(),
@@ -252,12 +268,13 @@ impl Session {
             capacity: self.config.capacity,
             heartbeat: self.number(),
             running: self.runs.running(),
+            protocol_from: Protocols::OURS.from(),
+            protocol_to: Protocols::OURS.to(),
+            newest_leader: heard.then_some(v1::Leader { generation, revision }),
         }
     }
 
     async fn message(&mut self, phase: &mut Phase, message: v1::CoordinatorMessage) -> Result<()> {
-        let (generation, revision) = self.leader;
-        let heard = revision > 0;
         let received = Instant::now();
         let Some(body) = message.message else { return Ok(()) };
         match body {
@@ -268,9 +285,6 @@ impl Session {
                 self.targets.redirect(redirect.leader);
                 if known {
                     *phase = self.targets.dial();
-            protocol_from: Protocols::OURS.from(),
-            protocol_to: Protocols::OURS.to(),
-            newest_leader: heard.then_some(v1::Leader { generation, revision }),
                 }
                 return Ok(());
             }
@@ -289,6 +303,7 @@ impl Session {
         match body {
             Down::Welcome(welcome) => {
                 self.breathes_in_time(&welcome)?;
+                self.speaks(welcome.protocol)?;
                 self.welcomed(phase, &welcome);
             }
             Down::Answer(answer) => {
@@ -303,7 +318,6 @@ impl Session {
         }
         Ok(())
     }
-                self.speaks(welcome.protocol)?;
 
     /// Whoever has never spoken for the name waits until it is free. Whoever has and is refused has lost it to another process:
     /// it must not come back, also if a new leader knows nothing of that (P1, P2).
@@ -340,6 +354,14 @@ impl Session {
         }
     }
 
+    /// A coordinator of before protocol 2 does not look at what a worker speaks, and one that is mistaken must be told.
+    fn speaks(&self, protocol: u32) -> Result<()> {
+        let them = Protocols::said(protocol, protocol);
+        let us = format!("this worker (release {})", env!("CARGO_PKG_VERSION"));
+        let theirs = format!("the coordinator at {}", self.targets.current());
+        Protocols::OURS.agree(them, (&us, &theirs)).map(drop).map_err(Error::Config)
+    }
+
     fn welcomed(&mut self, phase: &mut Phase, welcome: &v1::Welcome) {
         tracing::info!(coordinator = self.targets.current(), "the session stands");
         let positive = |d: Option<prost_types::Duration>| d.map(from_wire).filter(|d| !d.is_zero());
@@ -354,14 +376,6 @@ impl Session {
 
     /// P2: the deadline moves to the sending of this heartbeat plus `fence_after`. False: it had passed before.
     fn answered(&mut self, number: u64) -> bool {
-    /// A coordinator of before protocol 2 does not look at what a worker speaks, and one that is mistaken must be told.
-    fn speaks(&self, protocol: u32) -> Result<()> {
-        let them = Protocols::said(protocol, protocol);
-        let us = format!("this worker (release {})", env!("CARGO_PKG_VERSION"));
-        let theirs = format!("the coordinator at {}", self.targets.current());
-        Protocols::OURS.agree(them, (&us, &theirs)).map(drop).map_err(Error::Config)
-    }
-
         let Some((_, sent)) = self.sent.iter().find(|(n, _)| *n == number).copied() else {
             return self.runs.fence().holds();
         };
@@ -431,6 +445,7 @@ impl Session {
         let now = Instant::now();
         self.tick_at = now + PROGRESS_TICK;
         self.runs.drop_late(now);
+        self.runs.measure(now);
         if let Some(stopping) = self.stopping {
             if now >= stopping.deadline {
                 self.runs.drain_all(now);

@@ -16,6 +16,8 @@ pub struct Listing {
     pub splits: Vec<Split>,
     /// What time it was at the service, if it says: what happens to splits is compared with what readers tell by the same clock.
     pub now: Option<Timestamp>,
+    /// How long the stream keeps its records, if the service says.
+    pub retention: Option<Duration>,
 }
 
 /// A stream. One value serves all tasks of a source in a process: it owns what they share, such as the pace of each split.

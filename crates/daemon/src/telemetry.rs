@@ -1,17 +1,40 @@
-//! Logs to stderr, metrics for Prometheus and, if asked, both metrics and traces to an OTLP collector.
+//! Logs to stderr, metrics for Prometheus and, if asked, all three of metrics, traces and logs to an OTLP collector.
 //!
-//! Every room records through the global meter and `tracing`; only this file knows where that goes.
+//! Every room records through the global meter, `tracing` and [`crate::trace`]; only this file knows where that goes.
 
 use std::io::IsTerminal;
 
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    logs::SdkLoggerProvider,
+    metrics::{Aggregation, Instrument, InstrumentKind, SdkMeterProvider, Stream},
+    trace::{Sampler, SdkTracerProvider},
+};
 use prometheus::Registry;
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    logs::{JsonLines, LogFilter},
+    trace,
+};
+
+/// Part of all traces that is recorded.
+const TRACE_RATIO: f64 = 0.001;
+/// Where the buckets of histograms end, in seconds: from a quick answer to a failover.
+const BUCKETS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Series that one metric may have in a process; beyond it they count as one, `otel_metric_overflow`.
+const SERIES_MAX: usize = 10_000;
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -24,18 +47,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// Settings of logs and metrics.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+/// Settings of logs, metrics and traces.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; `off` for nowhere. Port 0 takes a free one and logs it.
+    /// Where `/metrics`, `/livez`, `/readyz` and `/debug` are served; `off` for nowhere. Port 0 takes a free one and logs it.
     pub listen: String,
     /// What is logged: `info`, `debug`, or a filter such as `info,shardwright_worker=debug`.
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
-    /// URL of an OTLP collector (gRPC) for metrics and traces; none if absent.
+    /// URL of an OTLP collector (gRPC) for metrics, traces and logs; none if absent.
     pub otlp_endpoint: Option<String>,
+    /// Part of all traces that is recorded, 0 to 1; a caller that says that it records is followed.
+    pub trace_ratio: f64,
+    /// Whether others than this machine may change the log filter.
+    pub debug_remote: bool,
 }
 
 impl Default for TelemetryConfig {
@@ -45,6 +72,8 @@ impl Default for TelemetryConfig {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             otlp_endpoint: None,
+            trace_ratio: TRACE_RATIO,
+            debug_remote: false,
         }
     }
 }
@@ -63,23 +92,34 @@ pub struct Telemetry {
     registry: Registry,
     meters: SdkMeterProvider,
     traces: Option<SdkTracerProvider>,
+    logs: Option<SdkLoggerProvider>,
+    filter: LogFilter,
 }
 
 impl Telemetry {
-    /// Sets the global logger and the global meter. `role` and `version` become the service's name and version. Once per
-    /// process, inside the runtime.
+    /// Sets the global logger, the global meter and who makes spans. `role` and `version` become the service's name and version.
+    /// Once per process, inside the runtime.
     pub fn start(config: &TelemetryConfig, role: &str, version: &str) -> Result<Self> {
+        if !(0.0..=1.0).contains(&config.trace_ratio) {
+            let text = format!("`telemetry.trace_ratio` `{}`: it is between 0 and 1", config.trace_ratio);
+            return Err(Error::config(text));
+        }
         let resource = Resource::builder()
             .with_service_name(format!("shardwright-{role}"))
             .with_attribute(KeyValue::new("service.version", version.to_owned()))
             .build();
         let registry = Registry::new();
         let meters = meters(config, &registry, resource.clone())?;
-        let traces = config.otlp_endpoint.as_deref().map(|url| traces(url, resource)).transpose()?;
-        log(config, traces.as_ref())?;
+        let url = config.otlp_endpoint.as_deref();
+        let traces = url.map(|url| traces(url, config.trace_ratio, resource.clone())).transpose()?;
+        let logs = url.map(|url| logs(url, resource)).transpose()?;
+        let filter = log(config, logs.as_ref())?;
         // Last: a setting that is refused leaves nothing behind.
         opentelemetry::global::set_meter_provider(meters.clone());
-        Ok(Self { registry, meters, traces })
+        if let Some(traces) = &traces {
+            trace::begin(traces.tracer("shardwright"));
+        }
+        Ok(Self { registry, meters, traces, logs, filter })
     }
 
     /// What `/metrics` shows.
@@ -88,12 +128,17 @@ impl Telemetry {
         self.registry.clone()
     }
 
+    /// What is logged.
+    #[must_use]
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+
     /// Sends what is left to the collector. Blocks for a few seconds if it is away.
     pub fn stop(self) {
-        if let Some(traces) = self.traces {
-            traces.shutdown().ok();
-        }
-        // Refused after the first call only.
+        // Each is refused after the first call only.
+        self.traces.into_iter().for_each(|traces| _ = traces.shutdown());
+        self.logs.into_iter().for_each(|logs| _ = logs.shutdown());
         self.meters.shutdown().ok();
     }
 }
@@ -108,7 +153,8 @@ fn meters(config: &TelemetryConfig, registry: &Registry, resource: Resource) -> 
         .scope_info_enabled(false)
         .build()
         .map_err(|error| Error::system(format!("metrics: {error}")))?;
-    let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
+    let mut builder =
+        SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus).with_view(view);
     if let Some(url) = &config.otlp_endpoint {
         let exporter = opentelemetry_otlp::MetricExporter::builder()
             .with_tonic()
@@ -120,30 +166,57 @@ fn meters(config: &TelemetryConfig, registry: &Registry, resource: Resource) -> 
     Ok(builder.build())
 }
 
-fn traces(url: &str, resource: Resource) -> Result<SdkTracerProvider> {
+/// Every histogram of the house is one of seconds.
+fn view(instrument: &Instrument) -> Option<Stream> {
+    let stream = Stream::builder().with_cardinality_limit(SERIES_MAX);
+    let stream = match instrument.kind() {
+        InstrumentKind::Histogram => stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
+            boundaries: BUCKETS.to_vec(),
+            record_min_max: false,
+        }),
+        _ => stream,
+    };
+    stream.build().ok()
+}
+
+fn traces(url: &str, ratio: f64, resource: Resource) -> Result<SdkTracerProvider> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(url)
         .build()
         .map_err(|error| otlp_refused(url, error))?;
-    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
+    let builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler);
+    Ok(builder.with_batch_exporter(exporter).build())
 }
 
-fn log(config: &TelemetryConfig, traces: Option<&SdkTracerProvider>) -> Result<()> {
-    // Its own news (a provider was set, a provider was dropped) are no news of ours.
-    let quiet = if config.log.contains("opentelemetry") { "" } else { ",opentelemetry=warn" };
-    let filter = EnvFilter::try_new(format!("{}{quiet}", config.log))
-        .map_err(|error| Error::config(format!("`telemetry.log` `{}`: {error}", config.log)))?;
+fn logs(url: &str, resource: Resource) -> Result<SdkLoggerProvider> {
+    let exporter = opentelemetry_otlp::LogExporter::builder()
+        .with_tonic()
+        .with_endpoint(url)
+        .build()
+        .map_err(|error| otlp_refused(url, error))?;
+    Ok(SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+}
+
+fn log(config: &TelemetryConfig, logs: Option<&SdkLoggerProvider>) -> Result<LogFilter> {
+    let (layer, filter) = LogFilter::new(&config.log)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.event_format(JsonLines).boxed(),
     };
-    let spans = traces.map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("shardwright")));
+    // What sends the lines must not make lines of its own.
+    let carriers = ["h2", "hyper", "hyper_util", "tonic", "tower", "opentelemetry"];
+    let ours = Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_targets(carriers.map(|carrier| (carrier, LevelFilter::OFF)));
+    let sent = logs.map(|logs| OpenTelemetryTracingBridge::new(logs).with_filter(ours));
     tracing_subscriber::registry()
-        .with(filter)
+        .with(layer)
         .with(lines)
-        .with(spans)
+        .with(sent)
         .try_init()
-        .map_err(|error| Error::system(format!("logging was set up before: {error}")))
+        .map_err(|error| Error::system(format!("logging was set up before: {error}")))?;
+    Ok(filter)
 }

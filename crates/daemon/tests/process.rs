@@ -1,15 +1,19 @@
-//! A process as it looks from outside: its HTTP listener, before and after it is ready.
+//! A process as it looks from outside: its HTTP listener, before and after it is ready, and its log filter.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use daemon::{Health, Http, Telemetry, TelemetryConfig};
+use daemon::{Board, Health, Http, Pages, Tasks, Telemetry, TelemetryConfig};
+use opentelemetry::KeyValue;
 use shardwright_daemon as daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
+async fn ask(address: std::net::SocketAddr, method: &str, path: &str, body: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -18,24 +22,57 @@ async fn get(address: std::net::SocketAddr, path: &str) -> String {
 
 // One test, because the logger and the meter are global.
 #[tokio::test]
-async fn metrics_health_and_readiness_are_served_until_the_stop() {
+async fn metrics_health_tasks_and_the_log_filter_are_served_until_the_stop() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let telemetry = Telemetry::start(&TelemetryConfig::default(), "test", "1.2.3").unwrap();
-    opentelemetry::global::meter("test").u64_counter("records_read").build().add(3, &[]);
-    let (health, cancel) = (Health::default(), CancellationToken::new());
-    let http =
-        Http::start("127.0.0.1:0", telemetry.registry(), health.clone(), cancel.clone()).await.unwrap();
+    let meter = opentelemetry::global::meter("test");
+    meter.u64_counter("records_read").build().add(3, &[]);
+    meter.f64_histogram("handoff").with_unit("s").build().record(0.2, &[]);
+    let (health, tasks, cancel) = (Health::new(&["a", "b"]), Tasks::default(), CancellationToken::new());
+    let pages = Pages {
+        registry: telemetry.registry(),
+        health: health.clone(),
+        tasks: tasks.clone(),
+        filter: telemetry.filter(),
+        debug_remote: false,
+    };
+    let http = Http::start("127.0.0.1:0", pages, cancel.clone()).await.unwrap();
     let address = http.local_addr();
+    let get = |path: &'static str| ask(address, "GET", path, "");
 
-    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
-    let answer = get(address, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("not ready: starting"), "{answer}");
-    health.ready();
-    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    for path in ["/livez", "/healthz"] {
+        assert!(get(path).await.starts_with("HTTP/1.1 200"));
+    }
+    let answer = get("/readyz").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("not ready: a: starting; b: starting"),
+        "{answer}"
+    );
+    health.ready("a");
+    health.not_ready("b", "a reason");
+    assert!(get("/readyz").await.contains("not ready: b: a reason\n"));
+    health.ready("b");
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
 
-    let metrics = get(address, "/metrics").await;
+    let metrics = get("/metrics").await;
     assert!(metrics.contains("records_read_total 3"), "{metrics}");
     assert!(metrics.contains("service_name=\"shardwright-test\""), "{metrics}");
+    assert!(metrics.contains("handoff_seconds_bucket{le=\"0.25\"} 1"), "{metrics}");
+
+    let board = Board::new("splits", "", "per state");
+    board.show(vec![(vec![KeyValue::new("state", "reading")], 4.0)]);
+    assert!(get("/metrics").await.contains("splits{state=\"reading\"} 4"));
+    board.clear();
+    assert!(!get("/metrics").await.contains("splits{"), "what has gone is not shown any more");
+
+    tasks.add("worker", || serde_json::json!([{ "task": "t" }]));
+    assert!(get("/debug/tasks").await.ends_with("{\"worker\":[{\"task\":\"t\"}]}"));
+
+    assert!(ask(address, "PUT", "/debug/log", "debug\n").await.ends_with("\r\n\r\ninfo\n"));
+    assert_eq!(telemetry.filter().now(), "debug");
+    assert!(ask(address, "PUT", "/debug/log", "=").await.starts_with("HTTP/1.1 400"));
+    assert!(ask(address, "DELETE", "/debug/log", "").await.ends_with("\r\n\r\ndebug\n"));
+    assert_eq!(telemetry.filter().now(), "info");
 
     cancel.cancel();
     http.join().await;
@@ -43,8 +80,11 @@ async fn metrics_health_and_readiness_are_served_until_the_stop() {
 }
 
 #[tokio::test]
-async fn a_bad_log_filter_is_refused_by_name() {
+async fn wrong_settings_are_refused_by_name() {
     let config = TelemetryConfig { log: "info,=x=".to_owned(), ..TelemetryConfig::default() };
     let error = Telemetry::start(&config, "test", "1").unwrap_err().to_string();
     assert!(error.contains("telemetry.log"), "{error}");
+    let config = TelemetryConfig { trace_ratio: 1.5, ..TelemetryConfig::default() };
+    let error = Telemetry::start(&config, "test", "1").unwrap_err().to_string();
+    assert!(error.contains("telemetry.trace_ratio") && error.contains("between 0 and 1"), "{error}");
 }

@@ -61,6 +61,7 @@ impl Encoder {
             schema: schema.into(),
             header: data.ipc_message.into(),
             body: data.arrow_data.into(),
+            traceparent: part.traceparent.clone(),
         })
     }
 }
@@ -108,7 +109,8 @@ impl Decoder {
         let (body, none) = (Buffer::from(part.body), HashMap::new());
         let batch =
             arrow_ipc::reader::read_record_batch(&body, rows, schema, &none, None, &MetadataVersion::V5)?;
-        Ok(Part { number: part.number, bytes: part.bytes, rows: narrow(&batch)? })
+        let traceparent = part.traceparent;
+        Ok(Part { number: part.number, bytes: part.bytes, rows: narrow(&batch)?, traceparent })
     }
 }
 
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     fn part(number: u64, rows: Rows) -> Part {
-        Part { number, bytes: rows.bytes(), rows }
+        Part { number, bytes: rows.bytes(), rows, traceparent: String::new() }
     }
 
     #[test]

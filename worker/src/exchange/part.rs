@@ -31,6 +31,8 @@ pub(crate) struct Part {
     /// What it counts as until it is acked.
     pub(crate) bytes: u64,
     pub(crate) rows: Rows,
+    /// The span that it goes on with; empty if it is not traced.
+    pub(crate) traceparent: String,
 }
 
 impl Rows {

@@ -19,6 +19,7 @@ use super::{
     ipc::Encoder,
     part::Part,
 };
+use crate::trace;
 use v1::{exchange_client::ExchangeClient, to_partition::Message};
 
 /// How long another worker may take to answer at all.
@@ -116,7 +117,10 @@ async fn pump(channel: Channel, open: Open, mut parts: mpsc::Receiver<Part>, sai
     let mut client = ExchangeClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut answers = match client.feed(ReceiverStream::new(messages)).await {
+    let span = trace::calling("shardwright.v1.Exchange/Feed");
+    let call = client.feed(trace::along(ReceiverStream::new(messages), span.as_ref())).await;
+    drop(span);
+    let mut answers = match call {
         Ok(response) => response.into_inner(),
         Err(status) => {
             said.try_send(away(format!("its worker cannot be reached: {}", status.message()))).ok();

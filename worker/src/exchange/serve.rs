@@ -43,6 +43,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(3)))
+        .layer(daemon::GrpcCalls::default())
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, cancel.cancelled_owned());
     if let Err(error) = served.await {
@@ -68,14 +69,14 @@ impl exchange_server::Exchange for Service {
         let Some(Message::Open(open)) = first.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("a stream begins with the partition that it goes to"));
         };
+        let them = Protocols::said(open.protocol_from, open.protocol_to);
+        let names = ("this worker", "the worker that sends");
+        Protocols::OURS.agree(them, names).map_err(Status::failed_precondition)?;
         let open = Open::try_from(open).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
         let (arrival, ends) = stream(open);
         self.door.arrive(arrival);
         let cancel = self.cancel.clone();
         tokio::spawn(async move {
-        let them = Protocols::said(open.protocol_from, open.protocol_to);
-        let names = ("this worker", "the worker that sends");
-        Protocols::OURS.agree(them, names).map_err(Status::failed_precondition)?;
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = pump(messages, ends.parts) => {}

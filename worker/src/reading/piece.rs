@@ -1,9 +1,12 @@
 //! Records that follow one another, and their rows: decoded once for all sinks that read together, with the columns that any of
 //! them wants; each sink then evaluates its own `SELECT … WHERE`.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
 };
 
 use arrow::record_batch::RecordBatch;
@@ -80,20 +83,27 @@ pub(crate) struct Piece {
     pub(crate) records: Vec<RawRecord>,
     pub(crate) bytes: u64,
     pub(crate) reservation: Arc<Reservation>,
+    /// When the read that brought it began and ended, if anybody wants to know.
+    pub(crate) read: Option<(SystemTime, SystemTime)>,
     /// Not a lock of threads: who comes second waits for the rows of the first.
     made: tokio::sync::Mutex<Vec<(Wants, Arc<Rows>)>>,
 }
 
 impl Piece {
-    pub(super) fn new(records: Vec<RawRecord>, bytes: u64, reservation: Arc<Reservation>) -> Arc<Self> {
-        Arc::new(Self { records, bytes, reservation, made: tokio::sync::Mutex::default() })
+    pub(super) fn new(
+        records: Vec<RawRecord>,
+        bytes: u64,
+        reservation: Arc<Reservation>,
+        read: Option<(SystemTime, SystemTime)>,
+    ) -> Arc<Self> {
+        Arc::new(Self { records, bytes, reservation, read, made: tokio::sync::Mutex::default() })
     }
 
     /// Without its first records.
     pub(super) fn rest(&self, skip: usize) -> Arc<Self> {
         let records = self.records[skip..].to_vec();
         let bytes = records.iter().map(|record| record.size() as u64).sum();
-        Self::new(records, bytes, Arc::clone(&self.reservation))
+        Self::new(records, bytes, Arc::clone(&self.reservation), self.read)
     }
 
     /// Everyone who was there has taken its rows.

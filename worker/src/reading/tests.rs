@@ -133,7 +133,7 @@ impl Source for TapeSource {
         Ok(Start::all(StartFrom::Horizon))
     }
     async fn discover(&self) -> connector::Result<Listing> {
-        Ok(Listing { creation: Creation(1), splits: vec![], now: None })
+        Ok(Listing { creation: Creation(1), splits: vec![], now: None, retention: None })
     }
     async fn is_gone(&self, _: &SplitId) -> connector::Result<bool> {
         Ok(false)

@@ -6,7 +6,12 @@
 //!
 //! Cancel safe up to the answer, and between the answer and the window nothing waits.
 
-use std::{iter::once, pin::pin, sync::Arc, time::Duration};
+use std::{
+    iter::once,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use connector::{Error, ErrorKind, Polled, Result, SplitReader};
 use model::{Position, RawRecord};
@@ -16,6 +21,7 @@ use super::{Board, Member, News, Piece, SPLIT_BYTES, What};
 use crate::{
     budget::Reservation,
     task::{Failure, Retry, Trouble},
+    trace,
 };
 
 /// Records after which a piece ends: enough to be cheap, few enough to keep everyone busy.
@@ -70,14 +76,20 @@ impl Turn {
                 () = sleep(SHORT_AFTER) => member.let_go(reading),
             }
         };
-        let polled = {
+        let (polled, began) = {
             let _place = board.commons.reads.acquire().await;
-            reader.next().await
+            let began = trace::reading();
+            (reader.next().await, began)
         };
-        self.brought(polled, reservation, |news| member.append(reading, news));
+        self.brought(polled, (reservation, began), |news| member.append(reading, news));
     }
 
-    fn brought(&mut self, polled: Result<Polled>, reservation: Reservation, append: impl FnOnce(Vec<News>)) {
+    fn brought(
+        &mut self,
+        polled: Result<Polled>,
+        (reservation, began): (Reservation, Option<SystemTime>),
+        append: impl FnOnce(Vec<News>),
+    ) {
         let Some(reader) = &mut self.reader else { return };
         let (gap, horizon, now) = (reader.gap(), reader.horizon(), reader.now());
         let lag = match &polled {
@@ -88,7 +100,7 @@ impl Turn {
         let passed = if matches!(polled, Ok(Polled::Idle { .. })) { reader.passed() } else { None };
         let whats = match polled {
             Ok(Polled::Records { records, .. }) => {
-                let pieces = self.pieces(records, reservation);
+                let pieces = self.pieces(records, reservation, began);
                 pieces.into_iter().map(What::Records).collect()
             }
             Ok(Polled::Idle { .. }) => {
@@ -113,7 +125,13 @@ impl Turn {
         append(news.collect());
     }
 
-    fn pieces(&mut self, records: Vec<RawRecord>, mut reservation: Reservation) -> Vec<Arc<Piece>> {
+    fn pieces(
+        &mut self,
+        records: Vec<RawRecord>,
+        mut reservation: Reservation,
+        began: Option<SystemTime>,
+    ) -> Vec<Arc<Piece>> {
+        let read = began.map(|began| (began, SystemTime::now()));
         self.recent = records.iter().map(|record| record.size() as u64).sum();
         reservation.settle(self.recent);
         let mut pieces = Vec::new();
@@ -124,7 +142,7 @@ impl Turn {
             open.push(record);
             if open.len() >= PIECE_RECORDS || bytes >= PIECE_BYTES || records.peek().is_none() {
                 let part = Arc::new(reservation.split(bytes));
-                pieces.push(Piece::new(std::mem::take(&mut open), std::mem::take(&mut bytes), part));
+                pieces.push(Piece::new(std::mem::take(&mut open), std::mem::take(&mut bytes), part, read));
             }
         }
         pieces

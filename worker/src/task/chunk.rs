@@ -1,5 +1,6 @@
 //! Decoded records between the reader and the writer of a run.
 
+use daemon::trace::Span;
 use model::{Batch, Cursor, Position, RawRecord, Timestamp};
 
 use crate::budget::Portion;
@@ -44,6 +45,8 @@ pub(crate) struct Chunk {
     pub(crate) sink_letters: Vec<Letter>,
     /// Set when the chunk ends at the present of its split.
     pub(crate) caught_up_at: Option<Timestamp>,
+    /// The batch, if it is traced.
+    pub(crate) span: Option<Span>,
 }
 
 /// A record on its way to the dead letters.
@@ -67,6 +70,7 @@ impl Chunk {
             letters: Vec::new(),
             sink_letters: Vec::new(),
             caught_up_at: None,
+            span: None,
         }
     }
 

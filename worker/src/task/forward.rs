@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use daemon::trace::Span;
 use logic::{
     ack::{AckTracker, ChunkId, Tracked},
     mutant,
@@ -50,6 +51,8 @@ pub(crate) struct Forwarder {
     acks: AckTracker,
     /// Chunks that end at the present of the split.
     present: VecDeque<(ChunkId, Timestamp)>,
+    /// Chunks that are traced.
+    traced: VecDeque<(ChunkId, Span)>,
     letters: Desks,
     partitioner: Option<Partitioner>,
     outlets: Vec<Outlet>,
@@ -68,6 +71,7 @@ impl Forwarder {
             feed: Some(feed),
             acks: AckTracker::new(job.start.clone()),
             present: VecDeque::new(),
+            traced: VecDeque::new(),
             letters: Desks::new(&job.tenure, job.source.letters.as_ref()),
             partitioner: None,
             outlets: outlets.collect(),
@@ -174,13 +178,15 @@ impl Forwarder {
         };
         let id = self.acks.track(tracked, self.now());
         self.present.extend(chunk.caught_up_at.map(|at| (id, at)));
+        let span = chunk.span;
+        self.traced.extend(span.clone().map(|span| (id, span)));
         self.letters.of_source(id, &self.job.split, chunk.letters);
         self.letters.of_sink(id, &self.job.split, chunk.sink_letters);
         let portion = Arc::new(chunk.portion);
         for (place, (n, rows)) in parcels.into_iter().enumerate() {
             let (counts, portion) = (place == 0 || !only_first, Arc::clone(&portion));
             if let Some(outlet) = self.outlets.get_mut(n as usize) {
-                outlet.push(Parcel { chunk: id, rows, counts, portion });
+                outlet.push(Parcel { chunk: id, rows, counts, portion, span: span.clone() });
             }
         }
         Ok(id)
@@ -234,6 +240,8 @@ impl Forwarder {
             caught_up_at = Some(*at);
             self.present.pop_front();
         }
+        let passed = self.traced.iter().take_while(|(id, _)| *id <= advance.chunk).count();
+        self.job.shown.delivered(self.traced.drain(..passed).map(|(_, span)| span).collect());
         self.job.shown.reach(advance.position, advance.records, caught_up_at);
     }
 

@@ -7,6 +7,7 @@ use arrow::{
     compute::{concat_batches, take_record_batch},
     record_batch::RecordBatch,
 };
+use daemon::trace::Span;
 use logic::{ack::ChunkId, outbox::Row};
 use model::{Batch, Cursor, Op, Ops, SplitId, Timestamp};
 
@@ -37,13 +38,21 @@ impl Held {
         self.0.remove(&id);
     }
 
-    /// Lets go of every chunk up to `id`; the newest moment at which one of them was all there is.
-    pub(crate) fn free(&mut self, id: ChunkId) -> Option<Timestamp> {
-        let mut caught_up_at = None;
+    /// Lets go of every chunk up to `id`; the newest moment at which one of them was all there is, and the spans of them.
+    pub(crate) fn free(&mut self, id: ChunkId) -> (Option<Timestamp>, Vec<Span>) {
+        let (mut caught_up_at, mut spans) = (None, Vec::new());
         while let Some(first) = self.0.first_entry().filter(|first| *first.key() <= id) {
-            caught_up_at = first.remove().chunk.caught_up_at.or(caught_up_at);
+            let Chunk { caught_up_at: at, span, .. } = first.remove().chunk;
+            caught_up_at = at.or(caught_up_at);
+            spans.extend(span);
         }
-        caught_up_at
+        (caught_up_at, spans)
+    }
+
+    /// The spans of the batches that the rows of a request are of.
+    pub(crate) fn spans(&self, rows: &[Row]) -> Vec<Span> {
+        let chunks = rows.chunk_by(|a, b| a.chunk == b.chunk);
+        chunks.filter_map(|rows| self.get(rows[0].chunk)?.chunk.span.clone()).collect()
     }
 
     /// The rows of a request as one batch.

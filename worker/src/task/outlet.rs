@@ -9,6 +9,7 @@ use std::{
 };
 
 use connector::ErrorKind;
+use daemon::trace::Span;
 use logic::{ack::ChunkId, backoff::Backoff, mutant};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::{chunk::Failure, job::Job};
 use crate::{
     budget::Portion,
     exchange::{Acked, Line, Open, Owner, PARTS_MAX, Part, Peers, Reason, Rows, Said},
+    trace,
 };
 
 /// The first and the longest pause before a stream is opened again.
@@ -29,6 +31,8 @@ pub(super) struct Parcel {
     pub(super) counts: bool,
     /// The memory of the chunk, free again when all its parcels have left.
     pub(super) portion: Arc<Option<Portion>>,
+    /// Their batch, if it is traced.
+    pub(super) span: Option<Span>,
 }
 
 /// A part that was sent: what its ack completes.
@@ -37,6 +41,8 @@ struct Sent {
     marks: usize,
     bytes: u64,
     acked: bool,
+    /// It is over when this is dropped.
+    _span: Option<Span>,
 }
 
 enum State {
@@ -172,18 +178,21 @@ impl Outlet {
         let rows = parcel.rows.cut(if whole { u64::MAX } else { room });
         let (bytes, marks) = (rows.bytes(), if parcel.counts { rows.len() } else { 0 });
         let (chunk, left) = (parcel.chunk, parcel.rows.len());
-        let (counts, portion) = (parcel.counts, Arc::clone(&parcel.portion));
+        let (counts, portion, batch) = (parcel.counts, Arc::clone(&parcel.portion), parcel.span.clone());
+        let span = batch.as_ref().and_then(|batch| trace::handing_on(batch, self.partition, rows.len()));
+        let traceparent = span.as_ref().map(Span::traceparent).unwrap_or_default();
         if left == 0 {
             self.queue.pop_front();
         }
-        if let Err(unsent) = line.parts.try_send(Part { number: self.next, bytes, rows }) {
+        if let Err(unsent) = line.parts.try_send(Part { number: self.next, bytes, rows, traceparent }) {
             // The stream is over, which its other end will say: nothing was sent, no number used.
-            self.queue.push_front(Parcel { chunk, rows: unsent.into_inner().rows, counts, portion });
+            let rows = unsent.into_inner().rows;
+            self.queue.push_front(Parcel { chunk, rows, counts, portion, span: batch });
             return false;
         }
         self.next += 1;
         self.unacked += bytes;
-        self.sent.push_back(Sent { chunk, marks, bytes, acked: false });
+        self.sent.push_back(Sent { chunk, marks, bytes, acked: false, _span: span });
         true
     }
 

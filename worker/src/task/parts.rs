@@ -27,6 +27,7 @@ use super::{
     keys::KeyHasher,
 };
 use crate::exchange::{Acked, Arrival, Door, Entry, Open, Part, Place, Reason, Said};
+use crate::trace;
 
 /// Names a stream that was accepted.
 type StreamId = u64;
@@ -233,6 +234,7 @@ impl Parts {
             batch: Some(part.rows.batch),
             raw: part.rows.raw,
             keys,
+            span: trace::taken_in(&self.tenure, &part.traceparent, rows),
             ..Chunk::empty(Position::End)
         };
         let totals = &self.tenure.shown.totals;

@@ -58,7 +58,8 @@ impl Prefix {
 
     fn pass(&mut self, pile: &mut Pile) {
         if let Some(advance) = self.acks.advance() {
-            let caught_up_at = pile.held.free(advance.chunk);
+            let (caught_up_at, batches) = pile.held.free(advance.chunk);
+            self.shown.delivered(batches);
             self.shown.reach(advance.position, advance.records, caught_up_at);
         }
     }

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     metrics::labels,
     reading::{Member, News, Piece, What},
+    trace,
 };
 
 /// How often a split that is at its present says so.
@@ -168,11 +169,14 @@ impl Reader {
         self.job.commons.metrics.records_read.add(count, &self.labels);
         self.job.commons.metrics.bytes_read.add(piece.bytes, &self.labels);
         let portion = member.portion(&piece);
+        let span = trace::begin(&self.job, &piece);
+        let decoding = trace::decoding(span.as_ref());
         let rows = member.rows(&piece, &self.job.source.spec).await;
         let rows = rows.map_err(|error| Failure { error: error.to_string(), kind: "bug" })?;
         let (chunk, failure) = self.stage.take(&piece, &rows, portion);
-        drop((piece, rows));
-        if let Some(chunk) = chunk {
+        drop((piece, rows, decoding));
+        if let Some(mut chunk) = chunk {
+            chunk.span = span;
             self.send(chunk).await.map_err(|Closed| None)?;
         }
         failure.map_or(Ok(()), |failure| Err(Some(failure)))

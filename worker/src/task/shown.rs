@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use daemon::trace::Span;
 use model::{Cursor, Position, Timestamp};
 use proto::v1;
 use tokio::{sync::Notify, time::Instant};
@@ -18,6 +19,8 @@ use tokio::{sync::Notify, time::Instant};
 const BAD_MAX: usize = 10;
 /// Bytes of a bad record that are shown.
 pub(super) const SAMPLE_MAX: usize = 256;
+/// Batches with a span that wait for a checkpoint.
+const DELIVERED_MAX: usize = 64;
 
 /// Totals of a run.
 #[derive(Debug, Default)]
@@ -66,6 +69,8 @@ struct Face {
     bad: VecDeque<v1::BadRecord>,
     reached: Reached,
     split_ended: bool,
+    /// Batches with a span that are delivered.
+    delivered: Vec<Span>,
 }
 
 impl Face {
@@ -105,6 +110,7 @@ impl Shown {
                 bad: VecDeque::new(),
                 reached,
                 split_ended: false,
+                delivered: Vec::new(),
             }),
             wake,
         })
@@ -176,6 +182,23 @@ impl Shown {
         }
     }
 
+    /// All of these batches is delivered; told before the position that covers them.
+    pub(crate) fn delivered(&self, batches: Vec<Span>) {
+        if !batches.is_empty() {
+            let mut face = self.face();
+            // Nobody asks while there is no leader; then the oldest end here.
+            let over = (face.delivered.len() + batches.len()).saturating_sub(DELIVERED_MAX);
+            let over = over.min(face.delivered.len());
+            face.delivered.drain(..over);
+            face.delivered.extend(batches);
+        }
+    }
+
+    /// The batches that were delivered since this was asked last.
+    pub(crate) fn take_delivered(&self) -> Vec<Span> {
+        std::mem::take(&mut self.face().delivered)
+    }
+
     pub(crate) fn reached(&self) -> Reached {
         self.face().reached.clone()
     }
@@ -213,7 +236,12 @@ impl Shown {
 
     /// Everything but identity and rates. Bad records are handed out once.
     pub(crate) fn report(&self, now: Instant) -> v1::Report {
-        let mut face = self.face();
+        v1::Report { bad: self.take_bad(), ..self.look(now) }
+    }
+
+    /// The same without bad records.
+    pub(crate) fn look(&self, now: Instant) -> v1::Report {
+        let face = self.face();
         let trouble = face.troubles.iter().flatten().next().cloned();
         let state = face.state();
         let total = |n: &AtomicU64| n.load(Ordering::Relaxed);
@@ -235,7 +263,6 @@ impl Shown {
             records_delivered: total(&self.totals.delivered),
             records_skipped: total(&self.totals.skipped),
             records_dead_lettered: total(&self.totals.dead_lettered),
-            bad: face.bad.drain(..).collect(),
             ..v1::Report::default()
         }
     }

@@ -65,7 +65,7 @@ impl Source for SharedSource {
         Ok(Start::all(StartFrom::Horizon))
     }
     async fn discover(&self) -> connector::Result<Listing> {
-        Ok(Listing { creation: Creation(1), splits: Vec::<Split>::new(), now: None })
+        Ok(Listing { creation: Creation(1), splits: Vec::<Split>::new(), now: None, retention: None })
     }
     async fn is_gone(&self, _: &SplitId) -> connector::Result<bool> {
         Ok(false)

@@ -19,13 +19,13 @@ use super::{
     intake::Intake,
     refusal::sample,
     shown::{Part, Trouble},
-    writer::{Verdict, Writer},
+    writer::{UnderWay, Verdict, Writer},
 };
 
 impl<I: Intake> Writer<I> {
     /// Acks what is durable, keeps the rest. A failure means that the run must end.
     pub(super) fn resolve(&mut self, id: RequestId, verdict: Verdict) -> Option<Failure> {
-        self.tenure.commons.metrics.sink_inflight.add(-1, &[]);
+        self.answered(id, &verdict);
         let doubt = self.refusals.answered(id);
         if doubt.is_none() && matches!(&verdict, Verdict::Answered(refused) if refused.is_empty()) {
             return self.conclude(id, &Outcome::Answered(Vec::new()), None);
@@ -49,6 +49,25 @@ impl<I: Intake> Writer<I> {
             Some(outcome) => self.conclude(id, &outcome, stop),
             None => stop,
         }
+    }
+
+    /// A request is not under way any more.
+    fn answered(&mut self, id: RequestId, verdict: &Verdict) {
+        let metrics = &self.tenure.commons.metrics;
+        metrics.sink_inflight.add(-1, &self.label);
+        let Some(UnderWay { began, span }) = self.under_way.remove(&id) else { return };
+        metrics.sink_flush.record(began.elapsed().as_secs_f64(), &self.label);
+        let Some(span) = span else { return };
+        match verdict {
+            Verdict::Answered(refused) if refused.is_empty() => {}
+            Verdict::Answered(refused) => {
+                let text = format!("{} rows were not taken", refused.len());
+                span.failed(refused[0].error.kind().as_str(), text);
+            }
+            Verdict::Error(error) => span.failed(error.kind().as_str(), error.to_string()),
+            Verdict::TimedOut => span.failed("timeout", "no answer within the time of one attempt"),
+        }
+        span.end();
     }
 
     /// It is clear what came of a request.
@@ -106,7 +125,7 @@ impl<I: Intake> Writer<I> {
 
     fn count(&self, done: usize, refused: usize, again: usize) {
         let metrics = &self.tenure.commons.metrics;
-        let sink = KeyValue::new("sink", self.tenure.sink.spec.name.clone());
+        let [sink] = self.label.clone();
         for (result, rows) in [("delivered", done), ("rejected", refused)] {
             if rows > 0 {
                 metrics.sink_records.add(rows as u64, &[sink.clone(), KeyValue::new("result", result)]);
@@ -130,6 +149,9 @@ impl<I: Intake> Writer<I> {
                 let error = format!("the sink refused row {row} of a request that has no such row: {error}");
                 return (Outcome::Unknown, Some(Failure { error, kind: "bug" }));
             };
+            let code = error.vendor_code().unwrap_or(error.kind().as_str()).to_owned();
+            let labels = [self.label[0].clone(), KeyValue::new("code", code)];
+            self.tenure.commons.metrics.sink_partial_failures.add(1, &labels);
             if error.kind() == ErrorKind::Rejected {
                 self.refusals.refused(place, error.to_string());
                 failed.push((row, Again::Refused));

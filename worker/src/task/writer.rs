@@ -11,9 +11,15 @@
 //! One future at a time owns the `SinkWriter` (a write or a flush); up to `in_flight` deliveries are polled beside it, so a
 //! full sink is driven while `write` waits. What a request's answer means is decided in `verdict`.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
 
 use connector::{Delivery, Rejected, Result, SinkWriter};
+use daemon::trace::{FutureExt as _, Span};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use logic::{
     batch::Limits,
@@ -21,6 +27,7 @@ use logic::{
     outbox::{Outcome, RequestId, Row},
     pace::Bucket,
 };
+use opentelemetry::KeyValue;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -30,7 +37,7 @@ use super::{
     refusal::Refusals,
     retry::Retry,
 };
-use crate::dead_letter::Buried;
+use crate::{dead_letter::Buried, trace};
 
 /// What came of a request.
 pub(super) enum Verdict {
@@ -44,6 +51,12 @@ enum Done {
     Written(RequestId, Instant, Result<Delivery>),
     WriteTimedOut(RequestId),
     Flushed(Result<()>),
+}
+
+/// A request that was begun and not answered.
+pub(super) struct UnderWay {
+    pub(super) began: Instant,
+    pub(super) span: Option<Span>,
 }
 
 type Busy = BoxFuture<'static, (Box<dyn SinkWriter>, Done)>;
@@ -77,6 +90,9 @@ pub(crate) struct Writer<I> {
     /// Something was written since the last flush.
     dirty: bool,
     deliveries: InFlight,
+    pub(super) under_way: HashMap<RequestId, UnderWay>,
+    /// Of its metrics.
+    pub(super) label: [KeyValue; 1],
     pace: Option<Bucket>,
     broken: Option<Failure>,
 }
@@ -103,6 +119,8 @@ impl<I: Intake> Writer<I> {
             busy: None,
             dirty: false,
             deliveries: FuturesUnordered::new(),
+            under_way: HashMap::new(),
+            label: [KeyValue::new("sink", tenure.sink.spec.name.clone())],
             pace: rate.map(|rate| Bucket::new(rate, rate, Duration::ZERO)),
             broken: None,
         }
@@ -237,20 +255,25 @@ impl<I: Intake> Writer<I> {
         if let Some(pace) = &mut self.pace {
             pace.take(rows.len() as f64, now);
         }
-        self.tenure.commons.metrics.sink_inflight.add(1, &[]);
+        self.tenure.commons.metrics.sink_inflight.add(1, &self.label);
         self.dirty = true;
         if mutant::on("checkpoint_before_delivery") {
             rows.iter().for_each(|row| self.intake.acked(row.chunk, 1));
         }
         let fence = Arc::clone(&self.tenure.fence);
-        let give_up = Instant::now() + self.tenure.commons.write_attempt_timeout;
-        self.busy = Some(Box::pin(async move {
+        let began = Instant::now();
+        let give_up = began + self.tenure.commons.write_attempt_timeout;
+        let spans = if daemon::trace::is_on() { self.pile.held.spans(rows) } else { Vec::new() };
+        let span = trace::sending(&self.tenure, &spans, rows.len());
+        let writing = async move {
             let done = match timeout_at(give_up, fence.guard(sink.write(batch))).await {
                 Ok(written) => Done::Written(id, give_up, written),
                 Err(_) => Done::WriteTimedOut(id),
             };
             (sink, done)
-        }));
+        };
+        self.busy = Some(within(span.as_ref(), writing));
+        self.under_way.insert(id, UnderWay { began, span });
     }
 
     fn flush(&mut self) {
@@ -269,14 +292,16 @@ impl<I: Intake> Writer<I> {
         match done {
             Done::Written(id, give_up, Ok(delivery)) => {
                 let fence = Arc::clone(&self.tenure.fence);
-                self.deliveries.push(Box::pin(async move {
+                let span = self.under_way.get(&id).and_then(|request| request.span.clone());
+                let answer = async move {
                     let verdict = match timeout_at(give_up, fence.guard(delivery)).await {
                         Ok(Ok(refused)) => Verdict::Answered(refused),
                         Ok(Err(error)) => Verdict::Error(error),
                         Err(_) => Verdict::TimedOut,
                     };
                     (id, verdict)
-                }));
+                };
+                self.deliveries.push(within(span.as_ref(), answer));
                 None
             }
             Done::Written(id, _, Err(error)) => self.resolve(id, Verdict::Error(error)),
@@ -344,7 +369,18 @@ impl<I> Drop for Writer<I> {
     fn drop(&mut self) {
         let open = self.pile.outbox.in_flight().saturating_sub(self.refusals.waiting());
         let open = i64::try_from(open).unwrap_or(0);
-        self.tenure.commons.metrics.sink_inflight.add(-open, &[]);
+        self.tenure.commons.metrics.sink_inflight.add(-open, &self.label);
+    }
+}
+
+/// What a connector does for a traced request, it does within its span.
+fn within<T: Send + 'static>(
+    span: Option<&Span>,
+    work: impl Future<Output = T> + Send + 'static,
+) -> BoxFuture<'static, T> {
+    match span {
+        Some(span) => Box::pin(work.with_context(span.context())),
+        None => Box::pin(work),
     }
 }
 

@@ -111,7 +111,10 @@ impl Sender {
 
     fn send(&mut self, numbers: std::ops::Range<usize>, key: &str) {
         let rows = rows(numbers, key);
-        self.ends.parts.try_send(Part { number: self.next, bytes: rows.bytes(), rows }).unwrap();
+        self.ends
+            .parts
+            .try_send(Part { number: self.next, bytes: rows.bytes(), rows, traceparent: String::new() })
+            .unwrap();
         self.next += 1;
     }
 

@@ -13,6 +13,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer},
 };
+use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
 
 use super::{config::Config, notices::Notices, reports::Report};
@@ -57,6 +58,20 @@ pub(super) struct Outgoing<'a> {
     pub(super) value: &'a Bytes,
     pub(super) split: &'a str,
     pub(super) number: &'a str,
+    /// W3C context of the request's span, if it is traced.
+    pub(super) traceparent: Option<&'a str>,
+}
+
+impl Outgoing<'_> {
+    fn headers(&self) -> OwnedHeaders {
+        let headers = OwnedHeaders::new_with_capacity(2 + usize::from(self.traceparent.is_some()))
+            .insert(Header { key: "shardwright-split", value: Some(self.split) })
+            .insert(Header { key: "shardwright-sequence-number", value: Some(self.number) });
+        match self.traceparent {
+            Some(traceparent) => headers.insert(Header { key: "traceparent", value: Some(traceparent) }),
+            None => headers,
+        }
+    }
 }
 
 impl Client {
@@ -78,6 +93,9 @@ impl Client {
         let mut settings = ClientConfig::new();
         for (name, value) in &self.config.settings {
             settings.set(name, value);
+        }
+        for (name, secret) in &self.config.secrets {
+            settings.set(name, secret.expose_secret());
         }
         settings.create_with_context(Notices::new(&self.sink)).map_err(|e| {
             // Its own text of a wrong setting may quote the value.
@@ -113,12 +131,9 @@ impl Client {
 
     /// Hands one message over; it is not sent yet. False if the queue is full.
     pub(super) fn enqueue(&self, live: &Live, message: &Outgoing<'_>, report: Box<Report>) -> bool {
-        let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header { key: "shardwright-split", value: Some(message.split) })
-            .insert(Header { key: "shardwright-sequence-number", value: Some(message.number) });
         let mut record = BaseRecord::with_opaque_to(&self.config.topic, report)
             .payload(message.value.as_ref())
-            .headers(headers);
+            .headers(message.headers());
         if let Some(key) = message.key {
             record = record.key(key.as_ref());
         }
@@ -234,4 +249,24 @@ fn refused(topic: &str, brokers: &str, code: Code) -> Result<()> {
         _ => (ErrorKind::Unavailable, format!("kafka topic `{topic}` is not ready: {code}")),
     };
     Err(Error::new(kind, text).code(format!("{code:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+
+    #[test]
+    fn a_traced_message_says_which_span_to_go_on_with() {
+        let value = Bytes::new();
+        let message =
+            |traceparent| Outgoing { key: None, value: &value, split: "s", number: "7", traceparent };
+        let names = |headers: &OwnedHeaders| headers.iter().map(|h| h.key.to_owned()).collect::<Vec<_>>();
+        let plain = ["shardwright-split", "shardwright-sequence-number"];
+        assert_eq!(names(&message(None).headers()), plain);
+        let traced = message(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).headers();
+        assert_eq!(names(&traced), [plain[0], plain[1], "traceparent"]);
+        assert_eq!(traced.get(2).value.map(<[u8]>::len), Some(55));
+    }
 }

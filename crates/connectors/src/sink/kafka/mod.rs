@@ -11,6 +11,7 @@
 //! * The partition of a key is the one that Java clients choose (`murmur2`).
 //! * Headers say where a message comes from: `shardwright-split` and `shardwright-sequence-number`. Who must not see a
 //!   record twice can drop what is not beyond the largest number seen of its split.
+//! * Of a batch that is traced (`telemetry.trace_ratio`) each message also has `traceparent`, of the request that sent it.
 //! * One producer serves all tasks of a sink in a worker. A write that is not answered in time, or that nobody waits for any
 //!   more, purges it: what is not yet on the wire never lands later. The next write makes it anew.
 //! * `properties.message.timeout.ms` is at most the cluster's attempt timeout (5 s); retries beyond it are the worker's, for
@@ -19,6 +20,7 @@
 
 mod client;
 mod config;
+mod credential;
 mod notices;
 mod reports;
 mod writer;
@@ -41,6 +43,7 @@ pub const NAME: &str = "kafka";
 
 /// Adds the sink to the registry.
 pub fn register(registry: &mut Registry) {
+    credential::register(registry);
     registry.add_sink(SinkKind {
         name: NAME,
         options: config::OPTIONS,

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
 use model::Batch;
+use opentelemetry::{Context, trace::TraceContextExt as _};
 
 use super::{
     client::{Client, Live, Outgoing, is_refusal},
@@ -44,6 +45,8 @@ impl SinkWriter for Writer {
             encoded.refused.into_iter().map(|r| refuse(r.row, r.reason)).collect();
         let live = self.client.producer()?;
         let waited = Waited { client: Arc::clone(&self.client), live, reports: Arc::default(), began };
+        // Whoever consumes the message goes on with this request's span, if its batch is traced.
+        let traceparent = Context::map_current(traceparent);
         let mut full = false;
         for message in &encoded.messages {
             let outgoing = Outgoing {
@@ -51,6 +54,7 @@ impl SinkWriter for Writer {
                 value: &message.value,
                 split: &self.work,
                 number: batch.cursors[message.row].as_str(),
+                traceparent: traceparent.as_deref(),
             };
             // After the first row that finds no room none is sent: a later row of its key must not come first (I10).
             full = full || !self.client.enqueue(&waited.live, &outgoing, waited.reports.expect(message.row));
@@ -68,6 +72,13 @@ impl SinkWriter for Writer {
     async fn flush(&mut self) -> Result<()> {
         Ok(())
     }
+}
+
+fn traceparent(context: &Context) -> Option<String> {
+    let span = context.span();
+    let identity = span.span_context();
+    let traced = identity.is_valid() && identity.is_sampled();
+    traced.then(|| format!("00-{}-{}-01", identity.trace_id(), identity.span_id()))
 }
 
 /// A write whose reports are not all in.

@@ -19,7 +19,7 @@ use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
 use logic::mutant;
 use model::Batch;
-use opentelemetry::{KeyValue, metrics::Counter};
+use opentelemetry::metrics::Counter;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -239,7 +239,7 @@ fn judge(
             }
         };
         if !in_order {
-            INVERSIONS.add(1, &[KeyValue::new("shard", shard.to_owned())]);
+            INVERSIONS.add(1, &[]);
             let text = "stored before an earlier record of its key: written again".to_owned();
             rejected.push(Rejected {
                 row: *row,

@@ -221,9 +221,9 @@ impl Source for Kinesis {
     }
 
     async fn discover(&self) -> Result<Listing> {
-        let creation = self.shared.client.summary().await?.creation;
+        let Summary { creation, retention, .. } = self.shared.client.summary().await?;
         let splits = self.shared.client.list_shards(creation).await?;
-        Ok(Listing { creation, splits, now: Some(self.shared.client.now()) })
+        Ok(Listing { creation, splits, now: Some(self.shared.client.now()), retention })
     }
 
     async fn is_gone(&self, split: &SplitId) -> Result<bool> {
