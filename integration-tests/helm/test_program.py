@@ -82,3 +82,14 @@ def test_statements_can_be_applied_twice(server, tmp_path):
         done = run(server, args)
         assert done.returncode == 0, done.stdout + done.stderr
     assert run(server, ["sql", "--command", "DROP SOURCE s CASCADE", "--server", ""]).returncode == 0
+
+
+def test_the_sql_of_the_installation_is_taken(server):
+    """Without the look at streams that are not there."""
+    text = (tools.ROOT / "docs" / "install-kubernetes.md").read_text()
+    sql = re.search(r"cat > clicks\.sql <<SQL\n(.*?)\nSQL\n", text, re.S)[1]
+    sql = sql.replace("aws.region = '$AWS_REGION'", "aws.region = 'eu-west-1', validate = 'false'")
+    for _ in range(2):
+        done = run(server, ["sql", "--command", sql, "--server", ""])
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run(server, ["sql", "--command", "DROP SOURCE clicks CASCADE", "--server", ""]).returncode == 0
