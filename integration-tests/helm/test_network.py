@@ -92,6 +92,8 @@ def test_nobody_gets_out_but_where_it_must():
         assert allowed(objects, "Egress", role, stranger("kafka"), 9092) and not allowed(objects, "Egress", role, stranger("kafka"), 9093)
         assert not allowed(objects, "Egress", role, outside("1.1.1.1"), 80)
     assert not allowed(objects, "Egress", "coordinator", pod("worker"), 7071)
+    assert allowed(objects, "Egress", "worker", stranger("kube-system", **{"k8s-app": "kube-dns"}), 53)
+    assert not allowed(objects, "Egress", "worker", stranger("other"), 53)
     for address in ("8.8.8.8", "10.20.0.7"):
         assert not allowed(objects, "Egress", "client", outside(address), 443)
 

@@ -193,6 +193,8 @@ def test_the_hook_of_statements_can_run_again_and_again():
     job = find(objects, "Job")
     notes = job["metadata"]["annotations"]
     assert notes["helm.sh/hook"] == "post-install,post-upgrade" and "before-hook-creation" in notes["helm.sh/hook-delete-policy"]
+    retried = job["spec"]["podFailurePolicy"]["rules"][0]
+    assert retried == {"action": "Ignore", "onExitCodes": {"containerName": main_container(job["spec"]["template"])["name"], "operator": "In", "values": [3]}}
     args = main_container(job["spec"]["template"])["args"]
     assert args[:3] == ["sql", "--file", "/etc/shardwright/statements/statements.sql"]
     assert args[args.index("--server") + 1] == "http://rel-shardwright-coordinator.streams.svc:7070"
@@ -226,6 +228,7 @@ def test_a_gateway_shows_the_admin_api_only():
     policy = find(objects, "BackendTLSPolicy")
     assert policy["spec"]["validation"]["hostname"] in find(objects, "Certificate", "-coordinator")["spec"]["dnsNames"]
     ingress = find(render("ingress"), "Ingress")
+    assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/shardwright.v1.Admin", "/grpc.health.v1.Health"]
     assert ingress["spec"]["tls"] == [{"hosts": ["shardwright.example.com"], "secretName": "shardwright-example-com"}]
     assert find(render("ingress"), "Service", "shardwright-coordinator")["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
 

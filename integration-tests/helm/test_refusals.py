@@ -39,6 +39,7 @@ REFUSED = {
     "two sources of statements": (["--set", "statements.sql=SHOW SINKS,statements.existingSecret=s"], "set one of them"),
     "statements that fail the second time": (["--set", "statements.sql=CREATE SINK a FROM b"], "write CREATE … IF NOT EXISTS"),
     "a password in the statements": (["--set", "statements.sql=ALTER USER a PASSWORD 'x'"], "name it in statements.existingSecret"),
+    "a secret in the statements": (["--set", "statements.sql=CREATE CREDENTIAL IF NOT EXISTS c TYPE = 'aws'\\, SECRET = 'x'"], "name it in statements.existingSecret"),
     "statements of nobody": (["--set", "auth.existingSecret=,auth.jwt.issuer=i,auth.jwt.jwksUrl=j,auth.jwt.audience=a,statements.sql=SHOW SINKS"], "need an administrator"),
     "a key of KMS and one of ours": (["--set", "secrets.kmsKey=k,secrets.masterKey.existingSecret=s"], "set one of them"),
     "a password among the settings": (["--set", "config.store.password=x"], "secrets have no place in a ConfigMap"),

@@ -16,7 +16,7 @@
 {{- end }}
 
 {{- define "shardwright.client.volumes" -}}
-{{- $volumes := list (dict "name" "tmp" "emptyDir" (dict)) }}
+{{- $volumes := list (dict "name" "tmp" "emptyDir" (dict "sizeLimit" "64Mi")) }}
 {{- if .root.Values.tls.enabled }}
 {{- $volumes = append $volumes (include "shardwright.tls.volume" (dict "root" .root "role" "client") | fromJson) }}
 {{- end }}

@@ -79,7 +79,7 @@
 {{- $name := printf "%s-%s" (include "shardwright.fullname" $root) .role }}
 {{- $volumes := list
   (dict "name" "config" "configMap" (dict "name" $name "defaultMode" 292))
-  (dict "name" "tmp" "emptyDir" (dict)) }}
+  (dict "name" "tmp" "emptyDir" (dict "sizeLimit" "256Mi")) }}
 {{- $kept := ternary (eq $values.etcd.mode "embedded") $values.worker.persistence.enabled (eq .role "coordinator") }}
 {{- if not $kept }}
 {{- $volumes = append $volumes (dict "name" "data" "emptyDir" (dict)) }}
