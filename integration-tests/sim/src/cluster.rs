@@ -97,6 +97,12 @@ fn access() -> String {
 }
 
 impl Cluster {
+    /// Removes what the workers left on the disk: for a process that ends without dropping anything.
+    pub fn clean(&self) {
+        // What cannot be removed is in the system's directory for such things.
+        let _ = std::fs::remove_dir_all(self.dirs.path());
+    }
+
     /// Machines, a stream and a destination; no process but the user runs yet.
     #[must_use]
     pub fn new(script: Script) -> Self {

@@ -97,6 +97,7 @@ fn desired(view: &View) -> Desired {
     for (id, entry) in &view.objects {
         let dropping = entry.value.dropping;
         match &entry.value.spec {
+            Spec::Credential(_) => {}
             Spec::Source(spec) => {
                 let source = DesiredSource { name: spec.name.clone(), revision: spec.revision, dropping };
                 desired.sources.insert(*id, source);

@@ -164,6 +164,7 @@ fn leave(cluster: &Cluster, failures: &[String], args: &Args, words: &str) -> ! 
     }
     println!("{words}");
     println!("trace {:016x}", trace.hash());
+    cluster.clean();
     let _ = std::io::stdout().flush();
     std::process::exit(i32::from(!failures.is_empty()));
 }
