@@ -221,14 +221,16 @@ def test_a_gateway_shows_the_admin_api_only():
     objects = render("gateway")
     route = find(objects, "GRPCRoute")
     matched = {match["method"]["service"] for rule in route["spec"]["rules"] for match in rule["matches"]}
-    assert matched == {"shardwright.v1.Admin", "grpc.health.v1.Health"}
+    protos = "".join(path.read_text() for path in (tools.ROOT / "proto" / "shardwright" / "v1").glob("*.proto"))
+    services = set(re.findall(r"^service (\w+)", protos, re.M)) - {"Session", "Exchange"}
+    assert matched == {f"shardwright.v1.{name}" for name in services} | {"grpc.health.v1.Health"}, "all that tools call, and no more"
     backend = route["spec"]["rules"][0]["backendRefs"][0]
     service = find(objects, "Service", backend["name"])
     assert backend["port"] == service["spec"]["ports"][0]["port"] and service["spec"]["ports"][0]["appProtocol"] == "https"
     policy = find(objects, "BackendTLSPolicy")
     assert policy["spec"]["validation"]["hostname"] in find(objects, "Certificate", "-coordinator")["spec"]["dnsNames"]
     ingress = find(render("ingress"), "Ingress")
-    assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/shardwright.v1.Admin", "/grpc.health.v1.Health"]
+    assert {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]} == {f"/{service}" for service in matched}
     assert ingress["spec"]["tls"] == [{"hosts": ["shardwright.example.com"], "secretName": "shardwright-example-com"}]
     assert find(render("ingress"), "Service", "shardwright-coordinator")["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
 
