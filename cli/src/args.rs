@@ -6,10 +6,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    backup::{self, BackupArgs, RestoreArgs},
+    bundle::{self, BundleArgs},
+    check::{self, CheckArgs},
+    client::Target,
     failure::Failure,
     inspect::{self, DrainArgs, EventsArgs, Explain},
     reset::{self, ResetArgs},
     role::{self, CoordinatorArgs, StandaloneArgs, WorkerArgs},
+    secrets::{self, Secrets},
     sql::{self, SqlArgs},
     status::{self, StatusArgs},
 };
@@ -18,15 +23,8 @@ use crate::{
 #[derive(Parser, Debug)]
 #[command(name = "shardwright", version = env!("SHARDWRIGHT_VERSION"), propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// Coordinators to ask, separated by commas: the first that answers is taken
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "SHARDWRIGHT_SERVER",
-        default_value = "http://127.0.0.1:7070"
-    )]
-    server: String,
+    #[command(flatten)]
+    target: Target,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,6 +52,17 @@ enum Command {
     Reset(ResetArgs),
     /// Tell what happened
     Events(EventsArgs),
+    /// Look whether everything that the settings name is there and lets us in
+    Check(CheckArgs),
+    /// Collect what somebody who helps wants to see, without secrets
+    SupportBundle(BundleArgs),
+    /// Copy the catalog and the positions of a cluster into a file
+    Backup(BackupArgs),
+    /// Put a backup back, while no coordinator runs
+    Restore(RestoreArgs),
+    /// The key that encrypts the secrets of the catalog, and how they are stored
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Print the completion script of a shell
     Completions {
         /// Which shell
@@ -63,18 +72,23 @@ enum Command {
 
 /// Does what was typed.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
-    let server = cli.server.as_str();
+    let target = &cli.target;
     match cli.command {
         Command::Standalone(args) => role::standalone(args).await,
         Command::Coordinator(args) => role::coordinator(args).await,
         Command::Worker(args) => role::worker(args).await,
         Command::Settings => role::list_settings(),
-        Command::Sql(args) => sql::run(args, server).await,
-        Command::Status(args) => status::run(args, server).await,
-        Command::Explain(what) => inspect::explain(what, server).await,
-        Command::Drain(args) => inspect::drain(args, server).await,
-        Command::Reset(args) => reset::run(args, server).await,
-        Command::Events(args) => inspect::events(args, server).await,
+        Command::Sql(args) => sql::run(args, target).await,
+        Command::Status(args) => status::run(args, target).await,
+        Command::Explain(what) => inspect::explain(what, target).await,
+        Command::Drain(args) => inspect::drain(args, target).await,
+        Command::Reset(args) => reset::run(args, target).await,
+        Command::Events(args) => inspect::events(args, target).await,
+        Command::Check(args) => check::run(args, target).await,
+        Command::SupportBundle(args) => bundle::run(args, target).await,
+        Command::Backup(args) => backup::backup(args).await,
+        Command::Restore(args) => backup::restore(args).await,
+        Command::Secrets(what) => secrets::run(what, target).await,
         Command::Completions { shell } => completions(shell),
     }
 }

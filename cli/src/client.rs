@@ -3,22 +3,29 @@
 //! A connection that stands says nothing yet: a process that is stopped, or a server of another kind, takes it too. So each
 //! server is asked whether it lives before it is asked for anything.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::Args;
-
-use proto::v1::admin_client::AdminClient;
+use daemon::tls::{TlsClient, dial_plain};
+use proto::{
+    Io, Protocols, Wire,
+    v1::{admin_client::AdminClient, versions_client::VersionsClient},
+};
 use tonic::{
     Code, Response, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
 };
 
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    login::{Login, LoginArgs},
+};
 
-/// The admin service of a coordinator.
-pub type Admin = AdminClient<Channel>;
+/// The admin service of a coordinator; every call shows who makes it.
+pub type Admin = AdminClient<InterceptedService<Channel, Login>>;
 
 /// How long all servers together may take to show that one of them lives.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
@@ -28,6 +35,69 @@ const SERVER_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
 /// What the transport says of an answer that is merely HTTP.
 const NOT_GRPC: &str = "grpc-status header missing";
+
+/// Which coordinators are asked, and how they are spoken to.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// Coordinators to ask, separated by commas: the first that answers is taken
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SHARDWRIGHT_SERVER",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    pub server: String,
+    /// PEM file with the authority of an https:// server's certificate; those of this machine if absent
+    #[arg(long, global = true, value_name = "FILE", env = "SHARDWRIGHT_CA")]
+    pub ca: Option<PathBuf>,
+    /// PEM file with a certificate to show, and those between it and its authority
+    #[arg(long, global = true, value_name = "FILE", env = "SHARDWRIGHT_CERT")]
+    pub cert: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, global = true, value_name = "FILE", env = "SHARDWRIGHT_KEY")]
+    pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub login: LoginArgs,
+}
+
+impl Target {
+    /// The way to one of the servers. Files are read each time: a prompt may stay open for longer than a certificate lives.
+    fn way(&self, server: &str) -> Result<(Wire, Endpoint), Failure> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::Usage(format!(
+                "ERROR: `{server}` is no server URL ({error}); write it like http://127.0.0.1:7070"
+            ))
+        };
+        let files = [("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
+        let named = files.iter().find(|(_, path)| path.is_some());
+        if let (Some((flag, _)), Some(rest)) = (named, server.strip_prefix("http://")) {
+            let text =
+                format!("ERROR: {flag} is for TLS, and `{server}` asks without: say --server https://{rest}");
+            return Err(Failure::Usage(text));
+        }
+        let secured = server.starts_with("https://") || (!server.contains("://") && named.is_some());
+        let wire = if secured {
+            let tls = TlsClient::open(self.ca.as_deref(), self.cert.as_deref(), self.key.as_deref())?;
+            Wire::secured(move |uri, _| {
+                let tls = tls.clone();
+                async move { tls.dial(&uri).await }
+            })
+        } else {
+            Wire::over(|uri| Box::pin(async move { Ok(Box::new(dial_plain(&uri).await?) as Io) }))
+        };
+        let endpoint = wire.endpoint(server).map_err(|error| wrong(&error))?;
+        if endpoint.uri().host().is_none() {
+            return Err(wrong(&"no host"));
+        }
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_DEADLINE)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true);
+        Ok((wire, endpoint))
+    }
+}
 
 /// How long a call that only looks may take.
 #[derive(Args, Clone, Copy, Debug)]
@@ -49,15 +119,17 @@ impl Patience {
     }
 }
 
-/// Connects to the first of these servers (URLs, separated by commas) that lives.
-pub async fn connect(servers: &str) -> Result<Admin, Failure> {
-    let servers: Vec<&str> = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+/// Connects to the first of the servers that lives.
+pub async fn connect(target: &Target) -> Result<Admin, Failure> {
+    let servers: Vec<&str> =
+        target.server.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
     let each = CONNECT_DEADLINE / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
     let mut refusals = Vec::new();
     for server in servers {
-        match reach(&endpoint(server)?, each.max(SERVER_DEADLINE_MIN)).await {
+        match reach(target.way(server)?, each.max(SERVER_DEADLINE_MIN)).await {
             Ok(channel) => {
-                let admin = AdminClient::new(channel);
+                agree(server, channel.clone()).await?;
+                let admin = AdminClient::with_interceptor(channel, target.login.login(server)?);
                 return Ok(admin
                     .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(proto::MESSAGE_BYTES_MAX));
@@ -75,9 +147,9 @@ pub async fn connect(servers: &str) -> Result<Admin, Failure> {
 }
 
 /// A connection to a server that answers.
-async fn reach(endpoint: &Endpoint, within: Duration) -> Result<Channel, String> {
+async fn reach((wire, endpoint): (Wire, Endpoint), within: Duration) -> Result<Channel, String> {
     let reached = tokio::time::timeout(within, async {
-        let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+        let channel = wire.connect(&endpoint).await.map_err(|error| innermost(&error))?;
         let request = HealthCheckRequest { service: String::new() };
         match HealthClient::new(channel.clone()).check(request).await {
             Ok(_) => Ok(channel),
@@ -85,35 +157,33 @@ async fn reach(endpoint: &Endpoint, within: Duration) -> Result<Channel, String>
             Err(status) if status.code() == Code::Unimplemented && !status.message().contains(NOT_GRPC) => {
                 Ok(channel)
             }
-            Err(status) => {
+            Err(status) => Err(wire.complaint().unwrap_or_else(|| {
                 let cause = status.source().map_or_else(|| status.message().to_owned(), innermost);
-                Err(format!("no coordinator answers there, {cause}"))
-            }
+                format!("no coordinator answers there, {cause}")
+            })),
         }
     });
     reached.await.unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs_f32())))
 }
 
-fn endpoint(server: &str) -> Result<Endpoint, Failure> {
-    let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-    let wrong = |error: &dyn std::fmt::Display| {
-        Failure::Usage(format!(
-            "ERROR: `{server}` is no server URL ({error}); write it like http://127.0.0.1:7070"
-        ))
-    };
-    let mut endpoint = Endpoint::from_shared(url.clone()).map_err(|error| wrong(&error))?;
-    if endpoint.uri().host().is_none() {
-        return Err(wrong(&"no host"));
+/// Whether we understand each other: releases may be one minor version apart.
+async fn agree(server: &str, channel: Channel) -> Result<(), Failure> {
+    let refused = |why: &str| Failure::Refused(format!("ERROR: {why} (asked {server})"));
+    match VersionsClient::new(channel).agree(Protocols::OURS.ask()).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == Code::FailedPrecondition => {
+            let (release, said) = (env!("CARGO_PKG_VERSION"), status.message());
+            Err(refused(&format!("{said}; the caller is this tool, release {release}")))
+        }
+        // Before there was a way to ask, there was one protocol.
+        Err(status) if status.code() == Code::Unimplemented => {
+            let us = concat!("this tool (release ", env!("CARGO_PKG_VERSION"), ")");
+            let agreed = Protocols::OURS.agree(Protocols::said(0, 0), (us, "the coordinator"));
+            agreed.map(drop).map_err(|why| refused(&why))
+        }
+        // Whatever else is wrong, the call that follows says it better.
+        Err(_) => Ok(()),
     }
-    if url.starts_with("https://") {
-        let tls = ClientTlsConfig::new().with_enabled_roots();
-        endpoint = endpoint.tls_config(tls).map_err(|error| wrong(&innermost(&error)))?;
-    }
-    Ok(endpoint
-        .connect_timeout(CONNECT_DEADLINE)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true))
 }
 
 /// The error below all wrappings.
@@ -168,10 +238,40 @@ pub async fn within<T, E: From<Status>>(
 mod tests {
     use super::*;
 
+    fn target(server: &str, ca: Option<&str>) -> Target {
+        Target {
+            server: server.to_owned(),
+            ca: ca.map(PathBuf::from),
+            cert: None,
+            key: None,
+            login: LoginArgs::default(),
+        }
+    }
+
+    fn uri(server: &str) -> Result<String, Failure> {
+        target(server, None).way(server).map(|(_, endpoint)| endpoint.uri().to_string())
+    }
+
     #[test]
     fn a_server_needs_no_scheme_and_nonsense_is_usage() {
-        assert_eq!(endpoint("127.0.0.1:7").unwrap().uri().to_string(), "http://127.0.0.1:7/");
-        assert_eq!(endpoint("ht tp://x").unwrap_err().exit_code(), 2);
-        assert_eq!(endpoint("http://").unwrap_err().exit_code(), 2);
+        assert_eq!(uri("127.0.0.1:7").unwrap(), "http://127.0.0.1:7/");
+        assert_eq!(uri("ht tp://x").unwrap_err().exit_code(), 2);
+        assert_eq!(uri("http://").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn files_for_tls_and_a_server_without_do_not_go_together() {
+        let refused = target("http://c:1", Some("ca.pem")).way("http://c:1").unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().contains("--server https://c:1"), "{refused}");
+    }
+
+    #[test]
+    fn an_authority_that_is_not_there_is_named() {
+        for server in ["https://c:1", "c:1"] {
+            let refused = target(server, Some("/absent/ca.pem")).way(server).unwrap_err();
+            assert_eq!(refused.exit_code(), 2);
+            assert!(refused.to_string().contains("`/absent/ca.pem` (--ca) does not exist"), "{refused}");
+        }
     }
 }

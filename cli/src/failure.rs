@@ -14,6 +14,8 @@ pub enum Failure {
     Usage(String),
     /// The server (or the store) could not be reached: exit code 3.
     Unreachable(String),
+    /// The server does not know us, or we may not: exit code 4.
+    Denied(String),
     /// Whoever read our output has gone; there is nobody to tell.
     OutputGone,
 }
@@ -26,6 +28,7 @@ impl Failure {
             Self::Refused(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Denied(_) => 4,
             Self::OutputGone => 0,
         }
     }
@@ -33,7 +36,10 @@ impl Failure {
     /// The failure of a call. `text` is the statement it was about, for errors that have a place in it.
     #[must_use]
     pub fn of_status(status: &Status, text: Option<&str>) -> Self {
+        let denied = matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied);
         match status.reason() {
+            Some(reason) if denied => Self::Denied(refusal(&reason, status, text)),
+            None if denied => Self::Denied(format!("ERROR: {}", cause(status))),
             Some(reason) if reason.len() == 5 => Self::Refused(refusal(&reason, status, text)),
             _ if unreachable(status) => Self::Unreachable(format!("server unavailable: {}", cause(status))),
             _ if status.code() == Code::DeadlineExceeded || status.code() == Code::Cancelled => {
@@ -99,7 +105,9 @@ fn caret(text: &str, line: usize, column: usize) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(text) | Self::Usage(text) | Self::Unreachable(text) => f.write_str(text),
+            Self::Refused(text) | Self::Usage(text) | Self::Unreachable(text) | Self::Denied(text) => {
+                f.write_str(text)
+            }
             Self::OutputGone => f.write_str("output closed"),
         }
     }
@@ -177,5 +185,19 @@ mod tests {
         assert_eq!(Failure::of_status(&no_leader, None).exit_code(), 3);
         let connector = proto::refusal(Code::Unavailable, "08001", "connector error: x", &[]);
         assert_eq!(Failure::of_status(&connector, None).exit_code(), 1);
+    }
+
+    #[test]
+    fn who_is_not_known_or_may_not_has_an_exit_code_of_its_own() {
+        let hint = [("hint", "say --user NAME")];
+        let login = proto::refusal(Code::Unauthenticated, "28000", "this call needs a login", &hint);
+        let failure = Failure::of_status(&login, None);
+        assert_eq!(failure.exit_code(), 4);
+        assert_eq!(failure.to_string(), "ERROR 28000: this call needs a login\nHINT:  say --user NAME");
+        let text = "Permission denied: ADMIN privilege on sink \"public.k\" is required";
+        let missing = proto::refusal(Code::PermissionDenied, "42501", text, &[]);
+        let failure = Failure::of_status(&missing, None);
+        assert_eq!((failure.exit_code(), failure.to_string()), (4, format!("ERROR 42501: {text}")));
+        assert_eq!(Failure::of_status(&Status::unauthenticated("x"), None).exit_code(), 4);
     }
 }

@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use crate::{
-    client::{self, Admin, Patience},
+    client::{self, Admin, Patience, Target},
     failure::{self, Failure, Stopped},
     grid::Format,
     status::{age, split_grid},
@@ -65,9 +65,9 @@ pub struct EventsArgs {
 }
 
 /// `explain split`.
-pub async fn explain(what: Explain, server: &str) -> Result<(), Failure> {
+pub async fn explain(what: Explain, target: &Target) -> Result<(), Failure> {
     let Explain::Split { source, split, format, patience } = what;
-    let mut admin = client::connect(server).await?;
+    let mut admin = client::connect(target).await?;
     let request = DescribeSplitRequest { source, split };
     let DescribeSplitReply { sinks } = client::ask(patience, admin.describe_split(request)).await?;
     let mut out = std::io::stdout().lock();
@@ -117,8 +117,8 @@ fn explain_one(split: &SplitStatus, out: &mut impl Write) -> Result<(), Failure>
 }
 
 /// `drain`.
-pub async fn drain(args: DrainArgs, server: &str) -> Result<(), Failure> {
-    let mut admin = client::connect(server).await?;
+pub async fn drain(args: DrainArgs, target: &Target) -> Result<(), Failure> {
+    let mut admin = client::connect(target).await?;
     let request = DrainWorkerRequest { worker: args.worker.clone(), undo: args.undo };
     let deadline = Duration::from_secs(args.timeout.max(1));
     match client::within(deadline, empty(&mut admin, request)).await {
@@ -144,8 +144,8 @@ async fn empty(admin: &mut Admin, request: DrainWorkerRequest) -> Result<(), Sto
 }
 
 /// `events`.
-pub async fn events(args: EventsArgs, server: &str) -> Result<(), Failure> {
-    let mut admin = client::connect(server).await?;
+pub async fn events(args: EventsArgs, target: &Target) -> Result<(), Failure> {
+    let mut admin = client::connect(target).await?;
     let mut after = args.after;
     loop {
         let telling = tell(&args, &mut admin, &mut after);
@@ -153,7 +153,7 @@ pub async fn events(args: EventsArgs, server: &str) -> Result<(), Failure> {
         match ended {
             Err(Stopped::Call(status)) if args.follow && failure::unreachable(&status) => {
                 tokio::time::sleep(FOLLOW_PAUSE).await;
-                if let Ok(again) = client::connect(server).await {
+                if let Ok(again) = client::connect(target).await {
                     admin = again;
                 }
             }
@@ -176,9 +176,22 @@ async fn tell(args: &EventsArgs, admin: &mut Admin, after: &mut u64) -> Result<(
     Ok(())
 }
 
-fn print(event: &Event, format: Format) -> Result<(), Failure> {
+/// An event for programs.
+pub(crate) fn event_json(event: &Event) -> serde_json::Value {
+    let labels: std::collections::BTreeMap<&String, &String> = event.labels.iter().collect();
+    json!({
+        "number": event.number, "at": at(event), "level": event.level, "kind": event.kind,
+        "message": event.message, "labels": labels,
+    })
+}
+
+fn at(event: &Event) -> String {
     let at = DateTime::<Utc>::from_timestamp_millis(event.at_ms).unwrap_or_default();
-    let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn print(event: &Event, format: Format) -> Result<(), Failure> {
+    let at = at(event);
     let mut labels: Vec<(&String, &String)> = event.labels.iter().collect();
     labels.sort();
     let mut out = std::io::stdout().lock();
@@ -195,13 +208,7 @@ fn print(event: &Event, format: Format) -> Result<(), Failure> {
             )?;
         }
         Format::Json => {
-            let labels: serde_json::Map<_, _> =
-                labels.into_iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            let line = json!({
-                "number": event.number, "at": at, "level": event.level, "kind": event.kind,
-                "message": event.message, "labels": labels,
-            });
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", event_json(event))?;
         }
         Format::Csv => {
             let message = event.message.replace('"', "\"\"");

@@ -1,14 +1,20 @@
 //! `shardwright`: the roles of a cluster and the tools to look at it, in one binary.
 //!
-//! Exit codes: 0 fine · 1 refused or failed · 2 typed or configured wrong · 3 the server could not be reached.
+//! Exit codes: 0 fine · 1 refused or failed · 2 typed or configured wrong · 3 the server could not be reached ·
+//! 4 not logged in, or not permitted.
 
 mod args;
+mod backup;
+mod bundle;
+mod check;
 mod client;
 mod failure;
 mod grid;
 mod inspect;
+mod login;
 mod reset;
 mod role;
+mod secrets;
 mod sql;
 mod status;
 

@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args};
 use proto::v1::{ResetPositionRequest, reset_position_request::To};
 
-use crate::{client, failure::Failure};
+use crate::{
+    client::{self, Target},
+    failure::Failure,
+};
 
 /// Move the positions of a paused sink: backwards delivers again, forwards leaves records out.
 #[derive(Args, Debug)]
@@ -38,13 +41,13 @@ fn moment(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// Asks for it and says how many positions moved.
-pub async fn run(args: ResetArgs, server: &str) -> Result<(), Failure> {
+pub async fn run(args: ResetArgs, target: &Target) -> Result<(), Failure> {
     let to = match (&args.after, args.timestamp) {
         (Some(cursor), _) => To::AfterCursor(cursor.clone()),
         (None, Some(at)) => To::TimestampMs(at.timestamp_millis()),
         (None, None) => To::Horizon(args.earliest),
     };
-    let mut admin = client::connect(server).await?;
+    let mut admin = client::connect(target).await?;
     let split = args.split.unwrap_or_default();
     let request = ResetPositionRequest { sink: args.sink.clone(), split, to: Some(to) };
     let deadline = Duration::from_secs(args.timeout.max(1));

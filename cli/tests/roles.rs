@@ -5,9 +5,9 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     net::TcpListener,
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
 };
 
 /// No step of these takes so long.
@@ -60,6 +60,19 @@ async fn admin_url(child: &mut Child) -> String {
         panic!("no admin URL: {said}");
     };
     tokio::time::timeout(PATIENCE, find).await.expect("it does not come up")
+}
+
+/// Waits for a line of its log.
+async fn says(log: &mut Lines<BufReader<ChildStderr>>, text: &str) {
+    let said = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("it ended without saying {text}");
+    };
+    tokio::time::timeout(PATIENCE, said).await.expect("it hangs");
 }
 
 async fn terminate(child: &Child) {
@@ -155,6 +168,60 @@ async fn wrong_settings_end_with_2_and_say_where() {
     refused(&["worker", "--log", "=x="], 2, &["telemetry.log"]).await;
 }
 
+/// The coordinator in it cannot go on; its worker alone would wait for it for ever.
+#[tokio::test]
+async fn a_standalone_whose_store_is_not_for_this_release_says_so_and_ends() {
+    use store::{EmbeddedStore, Keyspace, MetadataStore as _, Schema, SchemaKey};
+    let directory = tempfile::tempdir().unwrap();
+    let data = data(&directory);
+    std::fs::create_dir_all(&data).unwrap();
+    let store = EmbeddedStore::open(Path::new(&data).join("metadata.redb")).await.unwrap();
+    let newer = Keyspace::new("shardwright").put::<SchemaKey>(&(), &Schema::first(store::SCHEMA_VERSION + 1));
+    store.commit(&[], vec![newer]).await.unwrap();
+    drop(store);
+    let arguments = ["standalone", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    refused(&arguments, 1, &["written by a newer release"]).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_stops_in_order_when_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("embedded:{}", directory.path().join("m.redb").display());
+    let mut child =
+        shardwright(&["coordinator", "--listen", "127.0.0.1:0", "--store", &store]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    says(&mut log, "leader_elected").await;
+    terminate(&child).await;
+    let drained = async { while log.next_line().await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, drained).await.unwrap();
+    assert_eq!(ended(child).await.0, 0);
+    // It gave the leadership back, and the file free.
+    let store = store::EmbeddedStore::open(directory.path().join("m.redb")).await.unwrap();
+    let keys = store::Keyspace::new("shardwright");
+    let kept = store::MetadataStore::list(&store, &keys.all()).await.unwrap();
+    assert!(kept.get(&keys.leader()).is_none() && kept.get(&keys.schema()).is_some());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_process_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("s.toml");
+    // A drain that waits for a coordinator that is not there takes a while; nobody has to wait for it.
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    std::fs::write(&file, format!("[worker]\ncoordinators = ['{url}']\ndrain_deadline = '10m'\n")).unwrap();
+    let config = file.display().to_string();
+    let mut child =
+        shardwright(&["worker", "--config", &config, "--data-dir", &data(&directory)]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    says(&mut log, "the worker starts").await;
+    terminate(&child).await;
+    terminate(&child).await;
+    let code = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it hangs").unwrap().code();
+    // Who is quick has stopped in order before the second one came.
+    assert!(matches!(code, Some(0 | 130)), "{code:?}");
+}
+
 #[tokio::test]
 async fn every_setting_has_a_key_and_a_variable() {
     let (code, out, said) = ended(shardwright(&["settings"]).spawn().unwrap()).await;
@@ -178,15 +245,7 @@ async fn a_worker_without_a_coordinator_waits_and_stops_when_told() {
     let mut child =
         shardwright(&["worker", "--coordinators", &url, "--data-dir", &data(&directory)]).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let started = async {
-        while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains("the worker starts") {
-                return;
-            }
-        }
-        panic!("it ended");
-    };
-    tokio::time::timeout(PATIENCE, started).await.unwrap();
+    says(&mut log, "the worker starts").await;
     terminate(&child).await;
     let drained = async { while log.next_line().await.unwrap().is_some() {} };
     tokio::time::timeout(PATIENCE, drained).await.unwrap();

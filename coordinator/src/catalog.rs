@@ -11,6 +11,7 @@ use model::{
     Checkpoint, Cursor, Epoch, ObjectId, ObjectKind, Position, SinkSpec, SourceSpec, SplitState, StartFrom,
 };
 use model::{TaskId, Timestamp};
+use sql::access::On;
 use store::{
     AssignmentKey, CheckpointKey, Guard, Key, NameKey, ObjectKey, ObjectRecord, Spec, WorkerKey, Write,
 };
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// How often a change is tried again when others change the same object.
-const ATTEMPTS_MAX: u32 = 8;
+pub(crate) const ATTEMPTS_MAX: u32 = 8;
 
 /// Tasks whose positions are reset in one transaction: two guards each, and the sink's.
 const RESETS_MAX: usize = (store::COMMIT_OPS_MAX - 2) / 2;
@@ -50,12 +51,21 @@ impl Leader {
     /// All sources that have a name, sorted by it.
     #[must_use]
     pub fn sources(&self) -> Vec<Arc<SourceSpec>> {
-        self.term.state().memory.sources()
+        let mut sources = self.term.state().memory.sources();
+        sources.retain(|spec| self.shows(&On::Source(spec.name.clone())));
+        sources
     }
 
     /// All sinks that have a name, sorted by it.
     #[must_use]
     pub fn sinks(&self) -> Vec<Arc<SinkSpec>> {
+        let mut sinks = self.all_sinks();
+        sinks.retain(|spec| self.shows(&On::Sink(spec.name.clone())));
+        sinks
+    }
+
+    /// All sinks, whoever asks: what depends on an object does so unseen, too.
+    pub(crate) fn all_sinks(&self) -> Vec<Arc<SinkSpec>> {
         self.term.state().memory.sinks()
     }
 
@@ -67,7 +77,7 @@ impl Leader {
         listing: Option<&Listing>,
     ) -> Result<Arc<SourceSpec>> {
         (draft.id, draft.created_at, draft.revision) = (new_id(), clock::wall(), 1);
-        self.term.create(Spec::Source(Box::new(draft.clone())), None).await?;
+        self.term.create(Spec::Source(Box::new(draft.clone())), None, self.owner()).await?;
         if let Some(listing) = listing
             && let Err(error) = discovery::take(&self.term, &draft, listing).await
         {
@@ -87,7 +97,7 @@ impl Leader {
             let source = self.term.state().memory.living(draft.source).ok_or_else(|| {
                 Error::new(ErrorKind::Missing, format!("source \"{}\" does not exist", draft.source_name))
             })?;
-            if self.term.create(Spec::Sink(Box::new(draft.clone())), Some(source)).await? {
+            if self.term.create(Spec::Sink(Box::new(draft.clone())), Some(source), self.owner()).await? {
                 self.term.nudge.notify_one();
                 return Ok(Arc::new(draft));
             }
@@ -264,8 +274,15 @@ impl Leader {
 }
 
 impl Term {
-    /// Commits a new object under its name. `false` if `source` has changed meanwhile.
-    async fn create(&self, spec: Spec, source: Option<Guard>) -> Result<bool> {
+    /// Commits a new object under its name, as its owner's. `false` if `source` has changed meanwhile.
+    pub(crate) async fn create(
+        &self,
+        spec: Spec,
+        source: Option<Guard>,
+        owner: Option<String>,
+    ) -> Result<bool> {
+        let _one_at_a_time = self.naming.lock().await;
+        self.check_credentials(&spec)?;
         let (kind, id, name) = (spec.kind(), spec.id(), spec.name().to_owned());
         let (guards, writes) = {
             let memory = &self.state().memory;
@@ -275,7 +292,7 @@ impl Term {
             let mut guards = vec![Guard::Absent(memory.keys.name(kind, &name))];
             guards.extend(source);
             let listing_due = kind == ObjectKind::Source;
-            let record = ObjectRecord { spec, dropping: false, listing_due, registration: None };
+            let record = ObjectRecord { spec, dropping: false, listing_due, registration: None, owner };
             let writes = vec![
                 memory.keys.put::<NameKey>(&(kind, name.clone()), &id),
                 memory.keys.put::<ObjectKey>(&id, &record),
@@ -298,6 +315,8 @@ impl Term {
 
     /// Commits a changed object. `false` if it has changed meanwhile.
     async fn replace(&self, spec: Spec) -> Result<bool> {
+        let _one_at_a_time = self.naming.lock().await;
+        self.check_credentials(&spec)?;
         let (guard, write) = {
             let memory = &self.state().memory;
             let id = spec.id();
@@ -408,7 +427,7 @@ fn position(to: &ResetTo) -> Position {
     }
 }
 
-fn new_id() -> ObjectId {
+pub(crate) fn new_id() -> ObjectId {
     ObjectId::from_parts(u64::try_from(clock::wall_ms()).unwrap_or(0), rand::random())
 }
 
@@ -416,7 +435,7 @@ fn exists(kind: ObjectKind, name: &str) -> Error {
     Error::new(ErrorKind::Exists, format!("{} \"{name}\" already exists", kind.as_str()))
 }
 
-fn missing(kind: ObjectKind, name: &str) -> Error {
+pub(crate) fn missing(kind: ObjectKind, name: &str) -> Error {
     Error::new(ErrorKind::Missing, format!("{} \"{name}\" does not exist", kind.as_str()))
 }
 
@@ -424,6 +443,6 @@ fn not_paused(name: &str) -> Error {
     Error::new(ErrorKind::State, format!("sink \"{name}\" is not paused: pause it first"))
 }
 
-fn busy(name: &str) -> Error {
+pub(crate) fn busy(name: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("\"{name}\" is being changed by others, try again"))
 }

@@ -17,12 +17,14 @@ use std::{
     time::Duration,
 };
 
+use daemon::trace::{Span, SpanKind, What};
 use logic::{
     checkpoint::{Group, LaneId, Moved, Pending, Verdict},
     gate::Released,
     mutant,
 };
 use model::{Checkpoint, Epoch, TaskId};
+use opentelemetry::KeyValue;
 use proto::v1;
 use store::{AssignmentKey, CheckpointKey, Guard, Lane, LaneKey, Write};
 use tokio::task::JoinSet;
@@ -56,6 +58,8 @@ pub(crate) struct Lanes {
     /// The serial of the last transaction of each lane that was sent, landed or not: two never share one, or the landing of an
     /// earlier one, whose answer was lost, would be taken for that of a later one.
     serials: BTreeMap<LaneId, u64>,
+    /// Spans of batches that wait for the checkpoint of their task: the newest of each, as their worker wrote it.
+    traced: BTreeMap<TaskId, String>,
 }
 
 impl State {
@@ -81,6 +85,13 @@ impl State {
             Verdict::Fenced => {}
         }
         verdict
+    }
+
+    /// The next checkpoint of a task is part of this span.
+    pub fn trace(&mut self, task: &TaskId, traceparent: String) {
+        if !traceparent.is_empty() && daemon::trace::is_on() {
+            self.lanes.traced.insert(task.clone(), traceparent);
+        }
     }
 
     /// A run is over, and its last position must be durable before it counts as released.
@@ -162,6 +173,7 @@ fn start_due(term: &Arc<Term>, transactions: &mut JoinSet<()>) -> Duration {
 async fn transact(term: Arc<Term>, group: Group) {
     let lane = group.lane.clone();
     let started = tokio::time::Instant::now();
+    let _spans = spans(&mut term.state().lanes, &group);
     if let Err(error) = write(&term, &group).await
         && error.kind != ErrorKind::NotLeader
     {
@@ -171,6 +183,19 @@ async fn transact(term: Arc<Term>, group: Group) {
     }
     term.meters.checkpoint_write.record(started.elapsed().as_secs_f64(), &[]);
     term.state().lanes.busy.remove(&lane);
+}
+
+/// The transaction as a part of each batch that it makes durable; over when they are dropped.
+fn spans(lanes: &mut Lanes, group: &Group) -> Vec<Span> {
+    let traced = group.writes.iter().filter_map(|(task, _)| lanes.traced.remove(task));
+    let what = || {
+        let tasks = i64::try_from(group.writes.len()).unwrap_or(i64::MAX);
+        What::new("checkpoint", SpanKind::Server).with([
+            KeyValue::new("shardwright.tasks", tasks),
+            KeyValue::new("shardwright.worker", group.lane.0.clone()),
+        ])
+    };
+    traced.filter_map(|traceparent| Span::of_remote(&traceparent, what)).collect()
 }
 
 /// One transaction, until it is known whether it landed.
@@ -311,6 +336,7 @@ fn progress(moved: &Moved) -> v1::TaskProgress {
         records: moved.records,
         caught_up_at_ms: moved.caught_up_at.map(|at| at.0),
         gap: moved.gap.clone().unwrap_or_default(),
+        traceparent: String::new(),
     }
 }
 
@@ -323,5 +349,6 @@ fn written(task: &TaskId, checkpoint: &Checkpoint) -> v1::TaskProgress {
         records: checkpoint.run_records,
         caught_up_at_ms: checkpoint.caught_up_at.map(|at| at.0),
         gap: checkpoint.gap.as_ref().map(|gap| gap.message.clone()).unwrap_or_default(),
+        traceparent: String::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use logic::Timing;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{AuthConfig, Error, ErrorKind, Result, Vault};
 
 /// What is done more often than this is done all the time.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -35,6 +35,12 @@ pub struct Config {
     pub reconcile_interval: Duration,
     /// Whether the leader compacts the store's history; `false` leaves that to others.
     pub compact: bool,
+    /// What encrypts the secrets of the catalog: made of `[secrets]`.
+    #[serde(skip)]
+    pub vault: Vault,
+    /// Who callers of the admin API may be: `[auth]`.
+    #[serde(skip)]
+    pub auth: AuthConfig,
 }
 
 impl Default for Config {
@@ -48,6 +54,8 @@ impl Default for Config {
             discovery_interval: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(5),
             compact: true,
+            vault: Vault::default(),
+            auth: AuthConfig::default(),
         }
     }
 }
@@ -59,6 +67,7 @@ impl Config {
     /// `Config`: the setting, in words.
     pub fn check(&self) -> Result<()> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
+        self.auth.check()?;
         if let Err(relation) = self.timing.check() {
             return wrong(format!("[coordinator.timing] {relation}"));
         }

@@ -55,6 +55,8 @@ pub(crate) struct SourceState {
     pub listed_at: Option<Duration>,
     /// Parts of the key space that no known split owns.
     pub holes: usize,
+    /// How long the source keeps its records, if it says.
+    pub retention: Option<Duration>,
     remembered: Remembered,
 }
 
@@ -167,8 +169,8 @@ async fn list(term: &Term, spec: &SourceSpec, built: &mut Option<(u64, Arc<dyn S
     let source = match built {
         Some((revision, source)) if *revision == spec.revision => Arc::clone(source),
         _ => {
-            let source = term
-                .registry
+            let registry = term.state().memory.registry.clone();
+            let source = registry
                 .build_source(spec)
                 .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
             *built = Some((spec.revision, Arc::clone(&source)));
@@ -196,9 +198,9 @@ async fn list(term: &Term, spec: &SourceSpec, built: &mut Option<(u64, Arc<dyn S
     let table = state.memory.observed.splits.get(&spec.id).unwrap_or(&empty);
     let holes = lineage::holes(table, listing.creation).len();
     let open = lineage::unlisted(table, listing.creation).len();
-    term.meters.holes.record(holes as u64, &[KeyValue::new("source", spec.name.clone())]);
     if let Some(source) = state.discovery.get_mut(&spec.id) {
         source.holes = holes;
+        source.retention = listing.retention;
     }
     Ok(open)
 }
@@ -211,7 +213,7 @@ fn unlisted(spec: &SourceSpec, why: &str) -> Error {
 pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> Result<Vec<SplitId>> {
     let _one_at_a_time = term.listing.lock().await;
     let spec = &known_stream(term, spec, listing.creation).await?;
-    let merge: Merge = {
+    let (merge, reshards): (Merge, _) = {
         let mut state = term.state();
         let State { memory, discovery, .. } = &mut *state;
         let empty = lineage::Table::default();
@@ -222,7 +224,9 @@ pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> R
         let first = lineage::First { creation: spec.creation, start: &spec.start, due };
         let ours = clock::wall();
         let now = lineage::Now { ours, theirs: listing.now.unwrap_or(ours) };
-        lineage::merge(table, listed, first, remembered, now)
+        let merge = lineage::merge(table, listed, first, remembered, now);
+        let reshards = reshards(table, listing, &merge.discovered);
+        (merge, reshards)
     };
     put(term, spec, &merge.put).await?;
     for split in &merge.discovered {
@@ -230,11 +234,33 @@ pub(crate) async fn take(term: &Term, spec: &SourceSpec, listing: &Listing) -> R
         let message = format!("split `{split}` of source `{}` discovered", spec.name);
         term.events.tell(Level::Info, "split_discovered", message, &labels);
     }
+    for (kind, events) in reshards {
+        term.meters.reshards.add(events as u64, &[KeyValue::new("kind", kind)]);
+    }
     tell_gone(term, spec, &merge.buried);
     if !merge.put.is_empty() {
         term.nudge.notify_one();
     }
     Ok(merge.ask)
+}
+
+/// How many splits and merges the splits that were just discovered come from, as far as their parents were known before.
+fn reshards(table: &lineage::Table, listing: &Listing, discovered: &[SplitId]) -> [(&'static str, usize); 2] {
+    let new = listing.splits.iter().filter(|split| discovered.contains(&split.id));
+    let (mut merges, mut parents) = (0, BTreeSet::new());
+    for split in new {
+        match split.parents.as_slice() {
+            [parent] if table.contains_key(parent) => _ = parents.insert(parent),
+            [first, second] if table.contains_key(first) || table.contains_key(second) => merges += 1,
+            _ => {}
+        }
+    }
+    // Of the two children of a split one may be listed before the other.
+    let has_child = |parent: &SplitId| {
+        table.values().any(|record| record.parents.iter().any(|name| name == parent.name()))
+    };
+    parents.retain(|parent| !has_child(parent));
+    [("split", parents.len()), ("merge", merges)]
 }
 
 /// A source that was created before its stream could be listed belongs to the stream that its first listing shows.

@@ -3,7 +3,7 @@
 //! Every method of `Leader` answers from the term's memory or through a guarded commit; a term that ends makes each of them
 //! answer [`ErrorKind::NotLeader`](crate::ErrorKind). Followers forward to [`Handle::leader_address`].
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use connector::Registry;
 use model::{ObjectKind, TaskId};
@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     Config, Result,
     error::{Error, ErrorKind},
+    grantees::Viewer,
     term::Term,
 };
 
@@ -33,6 +34,8 @@ pub struct Handle {
     pub(crate) address: Arc<str>,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) wire: Wire,
+    /// What it is bound to.
+    pub(crate) listener: SocketAddr,
 }
 
 impl Handle {
@@ -63,6 +66,23 @@ impl Handle {
         }
     }
 
+    /// Resolves when another leads, or nobody does, or this one does; false once this coordinator has ended.
+    pub async fn leader_changes(&mut self) -> bool {
+        self.role.changed().await.is_ok()
+    }
+
+    /// So many of the tasks as the leader sees them, for people who debug; who does not lead says who does.
+    #[must_use]
+    pub fn tasks(&self, most: usize) -> serde_json::Value {
+        let term = match &*self.role.borrow() {
+            Role::Leads(term) => Arc::clone(term),
+            Role::Follows(leader) => return serde_json::json!({ "leads": false, "leader": leader }),
+        };
+        let tasks = Leader { term, viewer: None }.splits(None, None, false);
+        let shown: Vec<_> = tasks.iter().take(most).map(shown).collect();
+        serde_json::json!({ "leads": true, "tasks": shown, "left_out": tasks.len() - shown.len() })
+    }
+
     /// The leading side, if this coordinator leads, once it has loaded. `Err(NotLeader)` at once if another one leads; waits
     /// up to `patience` while nobody does or the leader still loads.
     pub async fn leader(&self, patience: Duration) -> Result<Leader> {
@@ -73,7 +93,7 @@ impl Handle {
                 match now {
                     Role::Leads(term) => {
                         term.wait_loaded().await?;
-                        return Ok(Leader { term });
+                        return Ok(Leader { term, viewer: None });
                     }
                     Role::Follows(Some(_)) => return Err(Error::not_leader()),
                     Role::Follows(None) => {}
@@ -86,6 +106,21 @@ impl Handle {
             Err(_) => Err(Error::new(ErrorKind::NotLeader, "no coordinator leads at the moment")),
         }
     }
+}
+
+fn shown(task: &v1::SplitStatus) -> serde_json::Value {
+    serde_json::json!({
+        "source": task.source,
+        "sink": task.sink,
+        "task": task.split,
+        "state": task.state,
+        "worker": task.worker,
+        "epoch": task.epoch,
+        "checkpoint": task.position,
+        "lag_ms": task.lag_ms,
+        "waits_for": task.waits_for,
+        "error": task.error,
+    })
 }
 
 /// Where [`Leader::reset_position`] moves a sink to.
@@ -123,6 +158,8 @@ pub struct BadRow {
 #[derive(Clone)]
 pub struct Leader {
     pub(crate) term: Arc<Term>,
+    /// Whose eyes these are; `None` sees everything.
+    pub(crate) viewer: Option<Arc<Viewer>>,
 }
 
 impl Leader {
@@ -154,7 +191,8 @@ impl Leader {
     /// The newest bad records, oldest first.
     #[must_use]
     pub fn bad_rows(&self) -> Vec<BadRow> {
-        self.term.state().bad.iter().cloned().collect()
+        let seen = |row: &&BadRow| self.shows_of(&row.source, &row.sink);
+        self.term.state().bad.iter().filter(seen).cloned().collect()
     }
 
     /// The kept events after number `after`, and what comes from now on. Watch [`Leader::lost`] too: the term may end.

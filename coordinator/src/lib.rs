@@ -1,5 +1,5 @@
 //! The coordinator: elects a leader, which assigns tasks to workers, makes their positions durable, follows resharding, and
-//! keeps the catalog.
+//! keeps the catalog, secrets sealed (`secrets`, `credentials`).
 //!
 //! Decisions live in `logic`; here are the shells around them: `office` (election), `term` (everything that lives as long as
 //! one leadership), `session` (workers), `reconciler` and `execute`, `checkpointer`, `discovery`, `catalog`, `upkeep`.
@@ -11,11 +11,13 @@ mod catalog;
 mod checkpointer;
 mod clock;
 mod config;
+mod credentials;
 mod discovery;
 mod error;
 mod events;
 mod execute;
 mod generation;
+mod grantees;
 mod handle;
 mod membership;
 mod memory;
@@ -23,6 +25,7 @@ mod meters;
 mod office;
 mod reconciler;
 mod registration;
+mod secrets;
 mod server;
 mod session;
 mod status;
@@ -30,8 +33,10 @@ mod term;
 mod upkeep;
 mod versions;
 
+pub use admin::{Anonymous, AuthConfig, JwtConfig, Secret};
 pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Level;
 pub use handle::{BadRow, Dropped, Handle, Leader, ResetTo};
+pub use secrets::{Plaintext, SecretsConfig, Vault, new_master_key};
 pub use server::{Server, Site};

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use connector::{Registry, Takeover};
+use connector::{Credentials, Registry, Takeover};
 use logic::checkpoint::Group;
 use logic::plan::{Desired, DesiredSink, DesiredSource, Observed, Stored};
 use model::{ObjectId, ObjectKind, SinkSpec, SourceSpec};
@@ -32,7 +32,8 @@ pub(crate) struct Memory {
     pub fresh: bool,
     /// `checkpoint_interval` of every sink that has one.
     intervals: BTreeMap<ObjectId, Duration>,
-    registry: Registry,
+    /// The connectors, with the credentials of the catalog.
+    pub registry: Registry,
 }
 
 impl Memory {
@@ -53,6 +54,8 @@ impl Memory {
     /// Takes over a listing of the whole cluster.
     pub fn load(&mut self, view: View) {
         self.view = view;
+        // What is mirrored is built, and what is built may name a credential.
+        self.take_credentials();
         for id in self.view.objects.keys().copied().collect::<Vec<_>>() {
             self.mirror_object(id);
         }
@@ -123,7 +126,7 @@ impl Memory {
     pub fn source(&self, id: ObjectId) -> Option<&SourceSpec> {
         match &self.view.objects.get(&id)?.value.spec {
             Spec::Source(spec) => Some(spec),
-            Spec::Sink(_) => None,
+            Spec::Sink(_) | Spec::Credential(_) => None,
         }
     }
 
@@ -131,7 +134,7 @@ impl Memory {
     pub fn sink(&self, id: ObjectId) -> Option<&SinkSpec> {
         match &self.view.objects.get(&id)?.value.spec {
             Spec::Sink(spec) => Some(spec),
-            Spec::Source(_) => None,
+            Spec::Source(_) | Spec::Credential(_) => None,
         }
     }
 
@@ -150,7 +153,7 @@ impl Memory {
         self.of_kind(ObjectKind::Sink).filter_map(|id| Some(Arc::new(self.sink(id)?.clone()))).collect()
     }
 
-    fn of_kind(&self, kind: ObjectKind) -> impl Iterator<Item = ObjectId> {
+    pub(crate) fn of_kind(&self, kind: ObjectKind) -> impl Iterator<Item = ObjectId> {
         self.view.names.iter().filter(move |((k, _), _)| *k == kind).map(|(_, id)| id.value)
     }
 
@@ -215,7 +218,21 @@ impl Memory {
         }
     }
 
+    /// By the names in the records: those are sealed, the keys of names are not.
+    fn take_credentials(&mut self) {
+        let named = |record: &store::ObjectRecord| match &record.spec {
+            Spec::Credential(spec) if !record.dropping => Some((spec.name.clone(), spec.as_ref().clone())),
+            _ => None,
+        };
+        let credentials: Credentials =
+            self.view.objects.values().filter_map(|object| named(&object.value)).collect();
+        self.registry = self.registry.with_credentials(Arc::new(credentials));
+    }
+
     fn mirror_object(&mut self, id: ObjectId) {
+        if self.registry.has_credential(id) {
+            self.take_credentials();
+        }
         self.desired.sources.remove(&id);
         self.desired.sinks.remove(&id);
         self.intervals.remove(&id);
@@ -223,6 +240,7 @@ impl Memory {
         let Some(record) = self.view.objects.get(&id).map(|entry| &entry.value) else { return };
         let dropping = record.dropping;
         match &record.spec {
+            Spec::Credential(_) => self.take_credentials(),
             Spec::Source(spec) => {
                 let source = DesiredSource { name: spec.name.clone(), revision: spec.revision, dropping };
                 self.desired.sources.insert(id, source);

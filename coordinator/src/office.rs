@@ -12,17 +12,18 @@ use std::{sync::Arc, time::Duration};
 
 use connector::Registry;
 use logic::mutant;
-use store::{ElectionTiming, Keyspace, MetadataStore};
+use store::{ElectionTiming, Keyspace};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, checkpointer, discovery,
+    Config, checkpointer, credentials, discovery,
     error::{Error, ErrorKind, Result},
     events::Level,
     handle::Role,
     meters::Meters,
     reconciler, registration,
+    secrets::SealedStore,
     term::Term,
     upkeep,
 };
@@ -37,7 +38,7 @@ const STAND_BACK: Duration = Duration::from_secs(1);
 pub(crate) struct Office {
     pub config: Arc<Config>,
     pub registry: Registry,
-    pub store: Arc<dyn MetadataStore>,
+    pub store: Arc<SealedStore>,
     pub address: Arc<str>,
     pub role: watch::Sender<Role>,
     pub cancel: CancellationToken,
@@ -52,7 +53,7 @@ impl Office {
             lease: self.config.timing.leader_lease,
             keep_alive: self.config.timing.leader_keep_alive,
         };
-        let meters = Meters::new();
+        let meters = Arc::new(Meters::new());
         loop {
             meters.leader.record(0, &[]);
             let campaign = store::campaign(self.store.clone(), &keys, &self.address, timing, &self.cancel);
@@ -64,7 +65,7 @@ impl Office {
             let Some(leadership) = leadership else { return Ok(()) };
             meters.leader.record(1, &[]);
             meters.leader_changes.add(1, &[]);
-            match self.hold(leadership).await {
+            match self.hold(leadership, &meters).await {
                 Ok(()) => {}
                 Err(error) if error.kind == ErrorKind::Config => {
                     self.cancel.cancel();
@@ -90,10 +91,10 @@ impl Office {
     }
 
     /// One term, from election to end. An error if it never loaded.
-    async fn hold(&self, leadership: store::Leadership) -> Result<()> {
+    async fn hold(&self, leadership: store::Leadership, meters: &Arc<Meters>) -> Result<()> {
         let over = leadership.over();
         let term = Arc::new(Term::new(
-            (self.config.clone(), self.address.clone()),
+            (self.config.clone(), self.address.clone(), Arc::clone(meters)),
             self.registry.clone(),
             self.store.clone(),
             leadership,
@@ -117,6 +118,7 @@ impl Office {
             loops.spawn(reconciler::watch_silence(Arc::clone(&term)));
             loops.spawn(upkeep::run(Arc::clone(&term)));
             loops.spawn(registration::run(Arc::clone(&term)));
+            loops.spawn(credentials::renew(Arc::clone(&term)));
             tokio::select! {
                 biased;
                 () = term.cancel.cancelled() => {}
@@ -130,6 +132,8 @@ impl Office {
         }
         term.cancel.cancel();
         loops.shutdown().await;
+        meters.leader.record(0, &[]);
+        meters.seen.wipe();
         self.role.send_replace(Role::Follows(None));
         match tokio::time::timeout(RESIGN_WITHIN, term.resign()).await {
             Ok(Ok(())) => {}

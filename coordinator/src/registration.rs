@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use connector::{Error, ErrorKind, Registered, Registrar, Result, Source};
+use connector::{Error, ErrorKind, Registered, Registrar, Registry, Result, Source};
 use model::{ObjectId, SinkSpec};
 use store::{Guard, ObjectKey, ObjectRecord};
 use tokio::{task::JoinSet, time::Instant};
@@ -106,10 +106,10 @@ struct Built(BTreeMap<ObjectId, (u64, Option<Arc<dyn Source>>)>);
 
 impl Built {
     /// Nothing if it cannot be built: then nobody can read it either, and discovery says why.
-    fn source(&mut self, term: &Term, spec: &model::SourceSpec) -> Option<Arc<dyn Source>> {
+    fn source(&mut self, registry: &Registry, spec: &model::SourceSpec) -> Option<Arc<dyn Source>> {
         let entry = self.0.entry(spec.id).or_insert((0, None));
         if entry.0 != spec.revision {
-            *entry = (spec.revision, term.registry.build_source(spec).ok());
+            *entry = (spec.revision, registry.build_source(spec).ok());
         }
         entry.1.clone()
     }
@@ -121,7 +121,7 @@ fn duties(term: &Term, built: &mut Built) -> Vec<Duty> {
     let mut duties = Vec::new();
     for (id, object) in &memory.view.objects {
         let store::Spec::Sink(sink) = &object.value.spec else { continue };
-        let source = memory.source(sink.source).and_then(|spec| built.source(term, spec));
+        let source = memory.source(sink.source).and_then(|spec| built.source(&memory.registry, spec));
         match (&object.value.registration, object.value.dropping) {
             (Some(name), true) => {
                 if !memory.observed.assignments.keys().any(|task| task.sink == *id) {

@@ -20,6 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     handle::{Handle, Role},
     office::Office,
+    secrets::SealedStore,
     session::SessionService,
     versions::VersionsService,
 };
@@ -76,6 +77,7 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| Error::new(ErrorKind::Config, format!("listener has no address: {error}")))?;
+        config.auth.announce(address, tls.is_some());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let advertise = config.advertise.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         let incoming = Incoming::new(listener, Guard::asks(tls.as_ref()), "coordinator");
@@ -113,12 +115,12 @@ impl Server {
         let office = Office {
             config: Arc::clone(&config),
             registry: registry.clone(),
-            store,
+            store: Arc::new(SealedStore::new(store, &config.cluster, config.vault.clone())),
             address: Arc::clone(&address_text),
             role: sender,
             cancel: cancel.clone(),
         };
-        let handle = Handle { config, registry, address: address_text, role, wire };
+        let handle = Handle { config, registry, address: address_text, role, wire, listener: address };
         let served = tokio::spawn(serve(incoming, handle.clone(), cancel));
         Self { address, handle, office: tokio::spawn(office.run()), served }
     }
@@ -168,6 +170,7 @@ where
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .layer(daemon::GrpcCalls::default())
         .add_service(health)
         .add_service(reflection().build_v1().map_err(|error| failed(&error))?)
         .add_service(reflection().build_v1alpha().map_err(|error| failed(&error))?)

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use logic::lineage::{Standing, standing};
 use model::{ObjectKind, SinkSpec, SplitRecord, TaskId};
 use proto::v1;
+use sql::access::On;
 
 use crate::{
     balance::Loads,
@@ -48,7 +49,7 @@ impl Leader {
             1 => Some("a split is hot: SHOW SPLITS says which, and where to split it".to_owned()),
             n => Some(format!("{n} splits are hot: SHOW SPLITS says which, and where to split them")),
         };
-        v1::StatusReply {
+        let mut reply = v1::StatusReply {
             cluster: term.config.cluster.clone(),
             leader: term.address.to_string(),
             leader_revision: term.revision(),
@@ -58,7 +59,10 @@ impl Leader {
             sinks: sinks(&state, &splits),
             splits,
             warnings: warnings(term, &state).into_iter().chain(hot).collect(),
-        }
+        };
+        drop(state);
+        self.narrow(&mut reply);
+        reply
     }
 
     /// Every worker that is known.
@@ -70,7 +74,20 @@ impl Leader {
     /// Splits per sink, sorted by source, sink and split; `None` is all; ended ones only if asked for.
     #[must_use]
     pub fn splits(&self, source: Option<&str>, sink: Option<&str>, ended: bool) -> Vec<v1::SplitStatus> {
-        splits(&self.term, &self.term.state(), source, sink, ended)
+        let mut found = splits(&self.term, &self.term.state(), source, sink, ended);
+        found.retain(|split| self.shows_of(&split.source, &split.sink));
+        found
+    }
+
+    /// Leaves out what whom it is for may not see.
+    fn narrow(&self, reply: &mut v1::StatusReply) {
+        reply.sources.retain(|source| self.shows(&On::Source(source.name.clone())));
+        reply.sinks.retain(|sink| self.shows(&On::Sink(sink.name.clone())));
+        reply.splits.retain(|split| self.shows_of(&split.source, &split.sink));
+        if !self.shows(&On::Cluster) {
+            reply.workers.clear();
+            reply.warnings.clear();
+        }
     }
 
     /// One split, once per sink. Errors: `Missing`.
@@ -86,7 +103,7 @@ impl Leader {
             return Err(missing(format!("split \"{split}\" of source \"{source}\" does not exist")));
         }
         let mut found = splits(&self.term, &state, Some(source), None, true);
-        found.retain(|status| status.split == split);
+        found.retain(|status| status.split == split && self.shows_of(&status.source, &status.sink));
         Ok(found)
     }
 }
@@ -408,6 +425,7 @@ fn warnings(term: &Term, state: &State) -> Vec<String> {
             ));
         }
     }
+    warnings.extend(term.secrets.warning());
     warnings.extend(state.violations.iter().map(|violation| format!("broken invariant {violation}")));
     warnings
 }

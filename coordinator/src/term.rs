@@ -31,14 +31,16 @@ use crate::{
     handle::BadRow,
     memory::Memory,
     meters::Meters,
+    secrets::SealedStore,
     session::{Lists, Session},
 };
 
 /// One term.
 pub(crate) struct Term {
     pub config: Arc<Config>,
-    pub registry: Registry,
     pub store: Arc<dyn MetadataStore>,
+    /// The same store, for who asks how secrets are kept in it.
+    pub secrets: Arc<SealedStore>,
     /// The URL at which others reach this coordinator.
     pub address: Arc<str>,
     generation: u64,
@@ -48,7 +50,7 @@ pub(crate) struct Term {
     /// Starts at the election.
     pub clock: Clock,
     pub events: Events,
-    pub meters: Meters,
+    pub meters: Arc<Meters>,
     /// Ends every loop of the term.
     pub cancel: CancellationToken,
     /// Wakes the reconciler; carries nothing.
@@ -61,6 +63,10 @@ pub(crate) struct Term {
     pub joining: tokio::sync::Mutex<()>,
     /// Lets one listing at a time be merged: whether it is a source's first must not change meanwhile.
     pub listing: tokio::sync::Mutex<()>,
+    /// Lets one statement at a time say which credentials there are and who uses them.
+    pub naming: tokio::sync::Mutex<()>,
+    /// Wakes who gives the users of a changed credential their new revision.
+    pub renewals: Notify,
     loaded: watch::Sender<bool>,
     state: Mutex<State>,
 }
@@ -105,15 +111,15 @@ pub(crate) enum Outcome {
 impl Term {
     /// A term that has not loaded yet: it answers heartbeats.
     pub fn new(
-        (config, address): (Arc<Config>, Arc<str>),
+        (config, address, meters): (Arc<Config>, Arc<str>, Arc<Meters>),
         registry: Registry,
-        store: Arc<dyn MetadataStore>,
+        secrets: Arc<SealedStore>,
         leadership: Leadership,
         cancel: CancellationToken,
     ) -> Self {
         let keys = store::Keyspace::new(&config.cluster);
         let state = State {
-            memory: Memory::new(keys, registry.clone()),
+            memory: Memory::new(keys, registry),
             loaded: false,
             sessions: HashMap::new(),
             lists: Lists::default(),
@@ -131,14 +137,14 @@ impl Term {
         };
         Self {
             events: Events::new(leadership.revision()),
-            meters: Meters::new(),
+            meters,
             generation: leadership.generation(),
             revision: leadership.revision(),
             leader: leadership.guard(),
             leadership: Mutex::new(Some(leadership)),
             config,
-            registry,
-            store,
+            store: secrets.clone(),
+            secrets,
             address,
             clock: Clock::start(),
             cancel,
@@ -147,6 +153,8 @@ impl Term {
             sources_changed: Notify::new(),
             joining: tokio::sync::Mutex::new(()),
             listing: tokio::sync::Mutex::new(()),
+            naming: tokio::sync::Mutex::new(()),
+            renewals: Notify::new(),
             loaded: watch::Sender::new(false),
             state: Mutex::new(state),
         }
@@ -199,8 +207,9 @@ impl Term {
         }
         let snapshot = self.store.list(&keys.all()).await?;
         let view = store::View::decode(&keys, &snapshot)?;
+        self.state().memory.load(view);
+        self.ensure_administrator().await?;
         let mut state = self.state();
-        state.memory.load(view);
         state.memory.observed.heard.generation_begins = schema.begins;
         // Heartbeats were answered before now, also of processes that had not joined: what was not heard counts from here.
         if !mutant::on("term_remembers") {
@@ -208,6 +217,7 @@ impl Term {
         }
         state.loaded = true;
         drop(state);
+        self.secrets.warn();
         self.loaded.send_replace(true);
         Ok(())
     }

@@ -12,11 +12,14 @@ use logic::{
     plan::{Desired, Observed},
     scale::Signals,
 };
+use model::SourceSpec;
 use opentelemetry::KeyValue;
+use proto::v1;
 use store::{Guard, LaneKey, WorkerKey, Write};
 
 use crate::{
     balance,
+    discovery::SourceState,
     events::Level,
     status,
     term::{State, Term},
@@ -55,10 +58,10 @@ pub(crate) async fn run(term: Arc<Term>) {
         judge(&term, (&desired, &observed), earlier.as_ref());
         earlier = Some((desired, observed));
         measure(&term);
+        term.settle_generation().await;
         let now = term.clock.now();
         revisions.push_back((now, term.state().memory.view.revision));
         if maintained.is_none_or(|at| now.saturating_sub(at) >= MAINTAIN_EVERY) {
-        term.settle_generation().await;
             maintained = Some(now);
             maintain(&term, &mut revisions, now).await;
             forget_processes(&mut term.state(), now);
@@ -87,8 +90,10 @@ fn measure(term: &Term) {
         let state = term.state();
         let mut per_state: BTreeMap<String, u64> = BTreeMap::new();
         let splits = status::splits(term, &state, None, None, true);
-        term.meters.hot_splits.record(status::hot_splits(&splits) as u64, &[]);
+        term.meters.seen.hot_splits.show_one(status::hot_splits(&splits) as f64);
         scale(term, &balance::signals(term, &state));
+        sources(term, &state);
+        sink_lags(term, &splits);
         for split in splits {
             *per_state.entry(split.state).or_default() += 1;
         }
@@ -107,25 +112,55 @@ fn measure(term: &Term) {
         (per_state, ages)
     };
     // A state that has become empty must say so.
-    for known in status::STATES {
-        let count = per_state.remove(*known).unwrap_or(0);
-        term.meters.splits.record(count, &[KeyValue::new("state", *known)]);
+    let seen = &term.meters.seen;
+    let count = |known: &&'static str| {
+        (vec![KeyValue::new("state", *known)], per_state.remove(*known).unwrap_or(0) as f64)
+    };
+    seen.splits.show(status::STATES.iter().map(count).collect());
+    let age = |(worker, age)| (vec![KeyValue::new("worker", worker)], age);
+    seen.heartbeat_age.show(ages.into_iter().map(age).collect());
+}
+
+/// What is known of each source.
+fn sources(term: &Term, state: &State) {
+    let of = |value: fn(&SourceState) -> Option<f64>| {
+        let one = |spec: Arc<SourceSpec>| {
+            Some((vec![KeyValue::new("source", spec.name.clone())], value(state.discovery.get(&spec.id)?)?))
+        };
+        state.memory.sources().into_iter().filter_map(one).collect()
+    };
+    let seen = &term.meters.seen;
+    seen.holes.show(of(|source| source.listed_at.map(|_| source.holes as f64)));
+    seen.retention.show(of(|source| source.retention.map(|kept| kept.as_secs_f64())));
+}
+
+/// How far behind the slowest task of each sink is.
+fn sink_lags(term: &Term, splits: &[v1::SplitStatus]) {
+    let mut lags: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for split in splits {
+        if let Some(lag) = split.lag_ms {
+            let slowest = lags.entry((&split.source, &split.sink)).or_default();
+            *slowest = lag.max(*slowest);
+        }
     }
-    for (worker, age) in ages {
-        term.meters.heartbeat_age.record(age, &[KeyValue::new("worker", worker)]);
-    }
+    let labels = |source: &str, sink: &str| {
+        vec![KeyValue::new("source", source.to_owned()), KeyValue::new("sink", sink.to_owned())]
+    };
+    let shown = lags.into_iter().map(|((source, sink), ms)| (labels(source, sink), ms as f64 / 1000.0));
+    term.meters.seen.sink_lag.show(shown.collect());
 }
 
 /// What autoscalers look at.
 fn scale(term: &Term, signals: &Signals) {
-    let meters = &term.meters;
-    meters.workers_wanted.record(signals.wanted as u64, &[]);
-    for (quantile, lag) in [("p90", signals.lag_p90), ("max", signals.lag_max)] {
-        meters.lag.record(lag.as_secs_f64(), &[KeyValue::new("quantile", quantile)]);
-    }
-    for (resource, part) in [("cpu", signals.cpu), ("memory_budget", signals.budget)] {
-        meters.used.record(part, &[KeyValue::new("resource", resource)]);
-    }
+    let seen = &term.meters.seen;
+    seen.workers_wanted.show_one(signals.wanted as f64);
+    let lags = [("p90", signals.lag_p90), ("max", signals.lag_max)];
+    let lag = |(quantile, lag): (&'static str, Duration)| {
+        (vec![KeyValue::new("quantile", quantile)], lag.as_secs_f64())
+    };
+    seen.lag.show(lags.map(lag).to_vec());
+    let used = [("cpu", signals.cpu), ("memory_budget", signals.budget)];
+    seen.used.show(used.map(|(resource, part)| (vec![KeyValue::new("resource", resource)], part)).to_vec());
 }
 
 /// Compacts to where the history was a minute ago, and keeps what the store says of its health.

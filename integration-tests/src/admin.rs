@@ -6,7 +6,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use proto::v1::{self, admin_client::AdminClient, execute_reply::Answer};
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, ClientTlsConfig},
+};
 
 const CALL: Duration = Duration::from_secs(10);
 
@@ -14,18 +17,28 @@ const CALL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Admin {
     urls: Vec<String>,
+    tls: Option<ClientTlsConfig>,
 }
 
 impl Admin {
     /// Of the cluster whose coordinators listen there.
     #[must_use]
     pub fn new(urls: Vec<String>) -> Self {
-        Self { urls }
+        Self { urls, tls: None }
     }
 
-    async fn client(url: &str) -> Result<AdminClient<Channel>> {
-        let channel =
+    /// The same, asked over TLS.
+    #[must_use]
+    pub fn secured(self, tls: ClientTlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    async fn client(&self, url: &str) -> Result<AdminClient<Channel>> {
+        let mut channel =
             Channel::from_shared(url.to_owned())?.connect_timeout(Duration::from_millis(500)).timeout(CALL);
+        if let Some(tls) = &self.tls {
+            channel = channel.tls_config(tls.clone())?;
+        }
         let channel = channel.connect().await.with_context(|| format!("connecting to {url}"))?;
         Ok(AdminClient::new(channel).max_decoding_message_size(proto::MESSAGE_BYTES_MAX))
     }
@@ -37,7 +50,7 @@ impl Admin {
     pub async fn try_execute(&self, sql: &str) -> Result<Vec<Answer>, Status> {
         let mut last = Status::unavailable("no coordinator answers");
         for url in &self.urls {
-            let Ok(mut client) = Self::client(url).await else { continue };
+            let Ok(mut client) = self.client(url).await else { continue };
             let request = v1::ExecuteRequest { statement: sql.to_owned(), request_id: String::new() };
             match client.execute(Request::new(request)).await {
                 Ok(replies) => return collect(replies.into_inner()).await,
@@ -86,9 +99,8 @@ impl Admin {
     pub async fn status(&self) -> Result<v1::StatusReply> {
         let mut last = anyhow!("no coordinator given");
         for url in &self.urls {
-            let asked = async {
-                Ok::<_, anyhow::Error>(Self::client(url).await?.status(v1::StatusRequest {}).await?)
-            };
+            let asked =
+                async { Ok::<_, anyhow::Error>(self.client(url).await?.status(v1::StatusRequest {}).await?) };
             match asked.await {
                 Ok(reply) => return Ok(reply.into_inner()),
                 Err(error) => last = error,
@@ -131,7 +143,7 @@ impl Admin {
         let told = async {
             loop {
                 for url in &self.urls {
-                    let Ok(mut client) = Self::client(url).await else { continue };
+                    let Ok(mut client) = self.client(url).await else { continue };
                     let Ok(events) = client.watch_events(v1::WatchEventsRequest::default()).await else {
                         continue;
                     };
@@ -168,7 +180,7 @@ impl Admin {
         let drained = async {
             let mut last = anyhow!("no coordinator given");
             for url in &self.urls {
-                let Ok(mut client) = Self::client(url).await else { continue };
+                let Ok(mut client) = self.client(url).await else { continue };
                 let request = v1::DrainWorkerRequest { worker: worker.to_owned(), undo };
                 match client.drain_worker(request).await {
                     Ok(stream) => {

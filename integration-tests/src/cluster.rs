@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
-use crate::{admin::Admin, process::Process, servers};
+use crate::{admin::Admin, pki::Authority, process::Process, servers};
 
 /// The binary under test: `$SHARDWRIGHT_TEST_BIN`, or the one beside this program.
 ///
@@ -48,6 +48,12 @@ pub struct Cluster {
     ways: BTreeMap<String, String>,
     /// Where coordinators say that they are, if not where they listen.
     fronts: Vec<String>,
+    /// Who issues the certificates of a cluster with TLS.
+    authority: Option<Authority>,
+    /// Where processes serve their telemetry.
+    telemetry: &'static str,
+    /// Variables of every process, and of coordinators alone.
+    variables: [Vec<(String, String)>; 2],
 }
 
 impl Cluster {
@@ -78,7 +84,54 @@ impl Cluster {
             workers: BTreeMap::new(),
             ways: BTreeMap::new(),
             fronts: Vec::new(),
+            authority: None,
+            telemetry: "off",
+            variables: [Vec::new(), Vec::new()],
         })
+    }
+
+    /// From their next start on, all processes speak TLS with each other, each with a certificate of its own for its name.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn secure(&mut self) -> Result<()> {
+        self.authority = Some(Authority::new(&self.dir.join("pki"))?);
+        Ok(())
+    }
+
+    /// From their next start on, all processes serve their telemetry, each at a port of its own.
+    pub fn serve_telemetry(&mut self) {
+        self.telemetry = "127.0.0.1:0";
+    }
+
+    /// From their next start on, all processes have this variable.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables[0].push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From their next start on, coordinators have this variable.
+    pub fn set_coordinator_variable(&mut self, name: &str, value: &str) {
+        self.variables[1].push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Who issues the certificates.
+    ///
+    /// # Panics
+    /// When the cluster was not secured: a mistake in the test.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("the test secured this cluster")
+    }
+
+    /// The settings of a process that is called `name`: those of its certificate, issued anew.
+    fn identity(&self, name: &str) -> Result<Vec<String>> {
+        let issued = self.authority.as_ref().map(|authority| authority.issue(name, name)).transpose()?;
+        Ok(issued.map_or_else(Vec::new, |issued| issued.settings()))
+    }
+
+    /// From their next start on, coordinators keep their metadata here.
+    pub fn store_at(&mut self, metadata: Metadata) {
+        self.metadata = metadata;
     }
 
     /// From their next start on, coordinators say that they are at these URLs, and workers are told them too.
@@ -89,13 +142,28 @@ impl Cluster {
     /// The URLs of all coordinators.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
-        self.ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        self.ports.iter().map(|port| format!("{scheme}://127.0.0.1:{port}")).collect()
     }
 
     /// The admin API.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin::new(self.urls())
+        self.admin_at(self.urls())
+    }
+
+    fn admin_at(&self, urls: Vec<String>) -> Admin {
+        let admin = Admin::new(urls);
+        match &self.authority {
+            Some(authority) => admin.secured(authority.client()),
+            None => admin,
+        }
+    }
+
+    /// The binary that they run.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Where processes keep their data and logs.
@@ -117,9 +185,11 @@ impl Cluster {
         };
         let mut command = Command::new(&self.binary);
         command
-            .args(["coordinator", "--telemetry-listen", "off"])
+            .args(["coordinator", "--telemetry-listen", self.telemetry])
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--store", &store]);
+            .args(["--store", &store])
+            .envs(self.variables.iter().flatten().cloned())
+            .args(self.identity(&format!("coordinator-{number}"))?);
         if let Some(front) = self.fronts.get(number) {
             command.args(["--advertise", front]);
         }
@@ -149,8 +219,10 @@ impl Cluster {
         let coordinators = self.ways.get(name).cloned().unwrap_or_else(|| known.join(","));
         let mut command = Command::new(&self.binary);
         command
-            .args(["worker", "--telemetry-listen", "off", "--name", name])
+            .args(["worker", "--telemetry-listen", self.telemetry, "--name", name])
             .args(["--coordinators", &coordinators])
+            .envs(self.variables[0].iter().cloned())
+            .args(self.identity(name)?)
             .arg("--data-dir")
             .arg(data);
         Process::start(process, command, &self.dir.join("logs"))
@@ -205,7 +277,7 @@ impl Cluster {
 
     /// Whether a coordinator itself says that it leads.
     pub async fn coordinator_leads(&self, number: usize) -> bool {
-        let asked = Admin::new(vec![self.urls().swap_remove(number)]).status().await;
+        let asked = self.admin_at(vec![self.urls().swap_remove(number)]).status().await;
         asked.is_ok_and(|status| self.said(number, &status.leader))
     }
 

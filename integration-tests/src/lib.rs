@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod layer;
 pub mod ledger;
 pub mod load;
+pub mod pki;
 pub mod process;
 pub mod readback;
 pub mod servers;

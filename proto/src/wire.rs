@@ -1,10 +1,17 @@
 //! What gRPC runs on between the processes of a cluster: TCP, TLS with the identity of this process, or what a simulation
 //! brings in its place. Everything above the bytes (HTTP/2, keep-alives, deadlines) is the same on all of them.
 
-use std::{fmt, future::Future, io, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::{
     codegen::http::Uri,
     transport::{Channel, ClientTlsConfig, Endpoint, Error, server::Connected},
@@ -37,7 +44,11 @@ type Dial = Arc<dyn Fn(Uri, Name) -> Dialing + Send + Sync>;
 pub struct Wire {
     way: Way,
     name: Name,
+    complaint: Complaint,
 }
+
+/// What the newest connection broke with.
+type Complaint = Arc<Mutex<Option<String>>>;
 
 #[derive(Clone, Default)]
 enum Way {
@@ -56,7 +67,7 @@ impl Wire {
 
     /// Connections made by `dial`, of which gRPC sees nothing but the bytes.
     pub fn over(dial: impl Fn(Uri) -> Dialing + Send + Sync + 'static) -> Self {
-        Self { way: Way::Over(Arc::new(move |uri, _| dial(uri))), name: None }
+        Self { way: Way::Over(Arc::new(move |uri, _| dial(uri))), ..Self::default() }
     }
 
     /// Connections that `dial` makes with TLS; it is told the name that the other end must prove, where it is not the host's.
@@ -70,13 +81,21 @@ impl Wire {
             let dialing = dial(uri, name);
             Box::pin(async move { Ok(Box::new(dialing.await?) as Io) }) as Dialing
         };
-        Self { way: Way::Secured(Arc::new(dial)), name: None }
+        Self { way: Way::Secured(Arc::new(dial)), ..Self::default() }
     }
 
     /// The same wire to the process that bears this name, as far as a wire can tell.
     #[must_use]
     pub fn towards(&self, name: &str) -> Self {
-        Self { way: self.way.clone(), name: (!name.is_empty()).then(|| name.into()) }
+        let name = (!name.is_empty()).then(|| name.into());
+        Self { way: self.way.clone(), name, complaint: Complaint::default() }
+    }
+
+    /// What the newest connection broke with, told once. gRPC says of a connection that ends under a call no more than that it
+    /// was closed; the other end may have said why.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The place at an address as people write it: the scheme may be left out.
@@ -116,7 +135,7 @@ impl Wire {
         match &self.way {
             Way::Tcp => endpoint.connect().await,
             Way::Over(dial) | Way::Secured(dial) => {
-                endpoint.connect_with_connector(connector(dial, &self.name)).await
+                endpoint.connect_with_connector(self.connector(dial)).await
             }
         }
     }
@@ -127,9 +146,69 @@ impl Wire {
         match &self.way {
             Way::Tcp => endpoint.connect_lazy(),
             Way::Over(dial) | Way::Secured(dial) => {
-                endpoint.connect_with_connector_lazy(connector(dial, &self.name))
+                endpoint.connect_with_connector_lazy(self.connector(dial))
             }
         }
+    }
+
+    fn connector(
+        &self,
+        dial: &Dial,
+    ) -> impl tower::Service<Uri, Response = TokioIo<Heard>, Error = io::Error, Future: Send> + Send + use<>
+    {
+        let (dial, name, complaint) = (Arc::clone(dial), self.name.clone(), Arc::clone(&self.complaint));
+        tower::service_fn(move |uri| {
+            let (dialing, complaint) = (dial(uri, name.clone()), Arc::clone(&complaint));
+            // That of the connection before is not this one's.
+            complaint.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move { Ok(TokioIo::new(Heard { io: dialing.await?, complaint })) }
+        })
+    }
+}
+
+/// A connection that remembers what it broke with.
+struct Heard {
+    io: Io,
+    complaint: Complaint,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -141,17 +220,6 @@ impl fmt::Debug for Wire {
             Way::Secured(_) => "Wire(secured)",
         })
     }
-}
-
-fn connector(
-    dial: &Dial,
-    name: &Name,
-) -> impl tower::Service<Uri, Response = TokioIo<Io>, Error = io::Error, Future: Send> + Send + use<> {
-    let (dial, name) = (Arc::clone(dial), name.clone());
-    tower::service_fn(move |uri| {
-        let dialing = dial(uri, name.clone());
-        async move { dialing.await.map(TokioIo::new) }
-    })
 }
 
 #[cfg(test)]
@@ -192,5 +260,38 @@ mod tests {
         assert_eq!(names.recv().await.unwrap().as_deref(), Some("worker-0"));
         assert!(wire.towards("").connect(&endpoint).await.is_err());
         assert_eq!(names.recv().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_the_other_end_said_as_it_hung_up_is_told_once() {
+        let wire = Wire::secured(|_, _| async { Ok::<_, io::Error>(Broken) });
+        let channel = wire.connect(&wire.endpoint("w:1").unwrap()).await.unwrap();
+        let mut client = crate::v1::admin_client::AdminClient::new(channel);
+        client.status(crate::v1::StatusRequest {}).await.unwrap_err();
+        assert_eq!(wire.complaint().as_deref(), Some("it does not like you"));
+        assert_eq!(wire.complaint(), None);
+    }
+
+    /// Takes everything and hangs up with a word.
+    struct Broken;
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("it does not like you")))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
     }
 }

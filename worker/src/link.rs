@@ -132,6 +132,10 @@ impl Targets {
         Phase::Dialing(Box::pin(dial(self.current.clone(), self.wire.clone())))
     }
 
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire.clone()
+    }
+
     pub(crate) fn current(&self) -> &str {
         &self.current
     }
@@ -159,8 +163,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens the stream; the hello is its first message (P1, P2).
-pub(crate) fn attach(channel: Channel, hello: v1::Hello, id: u64) -> Phase {
+/// Opens the stream over a connection of `wire`; the hello is its first message (P1, P2).
+pub(crate) fn attach(wire: Wire, channel: Channel, hello: v1::Hello, id: u64) -> Phase {
     Phase::Attaching(Box::pin(async move {
         let (up, messages) = mpsc::channel(UP);
         let hello = v1::WorkerMessage { message: Some(v1::worker_message::Message::Hello(hello)) };
@@ -171,9 +175,12 @@ pub(crate) fn attach(channel: Channel, hello: v1::Hello, id: u64) -> Phase {
         let span = trace::calling("shardwright.v1.Session/Attach");
         let call = client.attach(trace::along(ReceiverStream::new(messages), span.as_ref()));
         let attached = tokio::time::timeout(DIAL_TIMEOUT, call).await;
-        let response = attached
-            .map_err(|_| "the coordinator did not answer the hello".to_owned())?
-            .map_err(|status| refused(&status))?;
+        let response = attached.map_err(|_| "the coordinator did not answer the hello".to_owned())?.map_err(
+            |status| match wire.complaint() {
+                Some(complaint) => format!("the session did not come about: {complaint}"),
+                None => refused(&status),
+            },
+        )?;
         Ok(Link { id, up, down: response.into_inner(), welcomed: false, listed: false })
     }))
 }

@@ -227,7 +227,7 @@ impl Session {
                 self.sent.clear();
                 let hello = self.hello();
                 self.answered_at = Instant::now();
-                *phase = attach(channel, hello, self.links);
+                *phase = attach(self.targets.wire(), channel, hello, self.links);
             }
             Reached::Attached(Ok(link)) => *phase = Phase::Linked(Box::new(link)),
             Reached::Dialed(Err(error)) | Reached::Attached(Err(error)) => {

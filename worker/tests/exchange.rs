@@ -373,14 +373,15 @@ impl Guarded {
             }
             text
         };
-        let channel = match wire.towards(towards).connect(&endpoint).await {
+        let wire = wire.towards(towards);
+        let channel = match wire.connect(&endpoint).await {
             Ok(channel) => channel,
             Err(error) => return chain(&error),
         };
         let nothing = tokio_stream::once(v1::ToPartition { message: None });
         match v1::exchange_client::ExchangeClient::new(channel).feed(nothing).await {
             Ok(_) => "taken".to_owned(),
-            Err(status) => chain(&status),
+            Err(status) => wire.complaint().unwrap_or_else(|| status.message().to_owned()),
         }
     }
 }

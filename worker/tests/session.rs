@@ -344,6 +344,24 @@ async fn an_orderly_stop_hands_everything_over_and_leaves() {
     assert!(started.elapsed() < Duration::from_millis(500));
 }
 
+/// A destination that takes nothing does not keep a process from stopping: the drain has a deadline.
+#[tokio::test]
+async fn an_orderly_stop_whose_runs_cannot_drain_ends_by_its_deadline_and_says_stopped() {
+    let scene = Scene::with("stuck-stop", u64::MAX, |c| {
+        c.write_attempt_timeout = Duration::from_secs(30);
+        c.drain_deadline = Duration::from_millis(500);
+    })
+    .await;
+    scene.running(100).await;
+    *scene.ledger.stuck.lock().unwrap() = true;
+    scene.cancel.cancel();
+    until("drain", || scene.coordinator.with(|s| (s.drains > 0).then_some(()))).await;
+    // Nobody tells it what to stop.
+    let released = scene.released(100).await;
+    assert!(!released.drained, "something of it may still land");
+    tokio::time::timeout(Duration::from_secs(30), scene.worker.join()).await.expect("it hangs").unwrap();
+}
+
 #[tokio::test]
 async fn an_orderly_stop_without_a_leader_still_ends() {
     let scene = Scene::new("alone").await;

@@ -4,23 +4,23 @@
 //! coordinator is still there to take them.
 
 mod settings;
+mod shown;
 mod standalone;
 
-use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use connector::Registry;
-use daemon::{Health, Http, Telemetry, TelemetryConfig, config::Loaded};
-use settings::{CommonArgs, Given, Settings};
+use coordinator::Vault;
+use daemon::{Health, Http, Pages, Tasks, Telemetry, config::Loaded, tls::Tls};
+use settings::CommonArgs;
+pub(crate) use settings::{Given, Settings, SettingsArgs, read_for_tool};
 pub(crate) use standalone::{StandaloneArgs, standalone};
 use store::{MetadataStore, StoreConfig};
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
 use crate::failure::Failure;
-
-/// How often a coordinator looks whether somebody leads.
-const READY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Run a coordinator.
 #[derive(Args, Debug)]
@@ -77,6 +77,8 @@ struct Process {
     settings: Settings,
     telemetry: Telemetry,
     health: Health,
+    tasks: Tasks,
+    tls: Option<Tls>,
     http: Option<Http>,
     /// Cancelled by the first signal.
     signalled: CancellationToken,
@@ -85,18 +87,27 @@ struct Process {
 }
 
 impl Process {
-    async fn start(role: &str, loaded: Loaded<Settings>) -> Result<Self, Failure> {
+    /// `roles` are those that it waits for before it is ready.
+    async fn start(role: &str, roles: &[&'static str], loaded: Loaded<Settings>) -> Result<Self, Failure> {
         let Loaded { value: settings, passed_over } = loaded;
         let telemetry = Telemetry::start(&settings.telemetry, role, env!("SHARDWRIGHT_VERSION"))?;
         for line in passed_over {
             tracing::warn!("{line}");
         }
-        let (health, signalled, ended) =
-            (Health::default(), CancellationToken::new(), CancellationToken::new());
+        let (health, tasks) = (Health::new(roles), Tasks::default());
+        let (signalled, ended) = (CancellationToken::new(), CancellationToken::new());
         daemon::stop_on_signals(signalled.clone())?;
-        let http = listen(&settings.telemetry, &telemetry, &health, &ended).await?;
+        let tls = Tls::start(&settings.tls, ended.clone())?;
+        let pages = Pages {
+            registry: telemetry.registry(),
+            health: health.clone(),
+            tasks: tasks.clone(),
+            filter: telemetry.filter(),
+            debug_remote: settings.telemetry.debug_remote,
+        };
+        let http = listen(settings.telemetry.address(), pages, &ended).await?;
         tracing::info!(role, version = env!("SHARDWRIGHT_VERSION"), "the process starts");
-        Ok(Self { settings, telemetry, health, http, signalled, ended })
+        Ok(Self { settings, telemetry, health, tasks, tls, http, signalled, ended })
     }
 
     /// Stops what is left, whatever came of the roles.
@@ -116,13 +127,12 @@ impl Process {
 }
 
 async fn listen(
-    config: &TelemetryConfig,
-    telemetry: &Telemetry,
-    health: &Health,
+    address: Option<&str>,
+    pages: Pages,
     ended: &CancellationToken,
 ) -> Result<Option<Http>, Failure> {
-    let Some(address) = config.address() else { return Ok(None) };
-    let http = Http::start(address, telemetry.registry(), health.clone(), ended.clone()).await?;
+    let Some(address) = address else { return Ok(None) };
+    let http = Http::start(address, pages, ended.clone()).await?;
     tracing::info!(url = format!("http://{}/metrics", http.local_addr()), "telemetry is served");
     Ok(Some(http))
 }
@@ -141,14 +151,14 @@ pub async fn coordinator(args: CoordinatorArgs) -> Result<(), Failure> {
         let text = "ERROR: no store is named; say --store etcd://HOST:PORT, or --store embedded:PATH for a single coordinator";
         return Err(Failure::Usage(text.to_owned()));
     };
-    let process = Process::start("coordinator", loaded).await?;
+    let process = Process::start("coordinator", &["coordinator"], loaded).await?;
     let outcome = coordinate(&process, &store).await;
     process.stop(outcome).await
 }
 
 async fn coordinate(process: &Process, store: &StoreConfig) -> Result<(), Failure> {
     let server = start_coordinator(process, store, process.signalled.clone()).await?;
-    let server = watched(server, process);
+    shown::coordinator(&server, process);
     server.join().await.map_err(|error| refused(&error))
 }
 
@@ -164,11 +174,12 @@ pub async fn worker(args: WorkerArgs) -> Result<(), Failure> {
         .flag("worker.memory_budget", "--memory-budget", args.memory_budget)
         .flag("worker.exchange_listen", "--exchange-listen", args.exchange_listen)
         .flag("worker.exchange_advertise", "--exchange-advertise", args.exchange_advertise);
-    let process = Process::start("worker", settings::read(&args.common, given)?).await?;
+    let process = Process::start("worker", &["worker"], settings::read(&args.common, given)?).await?;
     let config = process.settings.worker.clone();
-    let outcome = match Worker::start(config, registry(), process.signalled.clone()) {
+    let tls = process.tls.clone();
+    let outcome = match Worker::start_secured(tls, config, registry(), process.signalled.clone()) {
         Ok(worker) => {
-            process.health.ready();
+            shown::worker(&worker, &process);
             worker.join().await.map_err(|error| worker_failed(&error))
         }
         Err(error) => Err(worker_failed(&error)),
@@ -186,7 +197,7 @@ pub fn list_settings() -> Result<(), Failure> {
 }
 
 /// Every connector that is built in.
-fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
     connectors::register_all(&mut registry);
     registry
@@ -197,28 +208,18 @@ async fn start_coordinator(
     store: &StoreConfig,
     cancel: CancellationToken,
 ) -> Result<coordinator::Server, Failure> {
+    let mut config = process.settings.coordinator.clone();
+    config.auth = process.settings.auth.clone();
+    config.vault = Vault::open(&process.settings.secrets, &config.cluster, store.is_local())
+        .await
+        .map_err(|error| Failure::Usage(format!("ERROR: {error}")))?;
     let store: Arc<dyn MetadataStore> = store::connect(store).await.map_err(|error| store_failed(&error))?;
-    let config = process.settings.coordinator.clone();
-    let server = coordinator::Server::start(config, registry(), store, cancel);
+    let tls = process.tls.clone();
+    let server = coordinator::Server::start_secured(tls, config, registry(), store, cancel);
     server.await.map_err(|error| refused(&error))
 }
 
-/// Keeps `/readyz` true to whether somebody leads, for as long as the process lives.
-fn watched(server: coordinator::Server, process: &Process) -> coordinator::Server {
-    let (handle, health, ended) = (server.handle(), process.health.clone(), process.ended.clone());
-    tokio::spawn(async move {
-        while !ended.is_cancelled() {
-            match handle.leader_address() {
-                Some(_) => health.ready(),
-                None => health.not_ready("no coordinator leads"),
-            }
-            tokio::time::sleep(READY_INTERVAL).await;
-        }
-    });
-    server
-}
-
-fn store_failed(error: &store::Error) -> Failure {
+pub(crate) fn store_failed(error: &store::Error) -> Failure {
     let text = format!("ERROR: {error}");
     match error.kind {
         store::ErrorKind::Config => Failure::Usage(text),
@@ -229,7 +230,11 @@ fn store_failed(error: &store::Error) -> Failure {
 
 /// Settings that cannot work together are a matter of usage.
 fn check(settings: &Settings) -> Result<(), Failure> {
-    settings.coordinator.check().map_err(|error| Failure::Usage(format!("ERROR: {error}")))
+    settings
+        .auth
+        .check()
+        .and_then(|()| settings.coordinator.check())
+        .map_err(|error| Failure::Usage(format!("ERROR: {error}")))
 }
 
 fn refused(error: &coordinator::Error) -> Failure {

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use daemon::{
     TelemetryConfig,
     config::{Flag, Layers, Loaded},
+    tls::TlsConfig,
 };
 use serde::Deserialize;
 use store::StoreConfig;
@@ -13,7 +14,17 @@ use store::StoreConfig;
 use crate::failure::Failure;
 
 /// Variables with our prefix that the tools read, and those of the tests.
-const RESERVED: &[&str] = &["SHARDWRIGHT_SERVER", "SHARDWRIGHT_CONFIG"];
+const RESERVED: &[&str] = &[
+    "SHARDWRIGHT_SERVER",
+    "SHARDWRIGHT_CA",
+    "SHARDWRIGHT_CERT",
+    "SHARDWRIGHT_KEY",
+    "SHARDWRIGHT_USER",
+    "SHARDWRIGHT_PASSWORD",
+    "SHARDWRIGHT_PASSWORD_FILE",
+    "SHARDWRIGHT_TOKEN_FILE",
+    "SHARDWRIGHT_CONFIG",
+];
 const RESERVED_PREFIXES: &[&str] = &["SHARDWRIGHT_TEST_", "SHARDWRIGHT_BENCH_"];
 
 /// What one file may say. Each role reads its own section; the others do no harm.
@@ -24,8 +35,14 @@ pub(crate) struct Settings {
     pub(crate) coordinator: coordinator::Config,
     /// `[worker]`
     pub(crate) worker: worker::Config,
+    /// `[auth]`
+    pub(crate) auth: coordinator::AuthConfig,
+    /// `[secrets]`
+    pub(crate) secrets: coordinator::SecretsConfig,
     /// `[store]`
     pub(crate) store: Option<StoreConfig>,
+    /// `[tls]`
+    pub(crate) tls: TlsConfig,
     /// `[telemetry]`
     pub(crate) telemetry: TelemetryConfig,
 }
@@ -37,16 +54,23 @@ enum LogFormat {
     Json,
 }
 
-/// Flags of every role.
+/// Where settings come from.
 #[derive(Args, Debug)]
-pub(crate) struct CommonArgs {
-    /// TOML file with sections [coordinator], [worker], [store], [telemetry]
+pub(crate) struct SettingsArgs {
+    /// TOML file with sections [coordinator], [worker], [store], [auth], [tls], [secrets], [telemetry]
     #[arg(long, value_name = "FILE", env = "SHARDWRIGHT_CONFIG")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Any setting by its key, for example worker.capacity=4; `shardwright settings` lists them
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where /metrics, /healthz and /readyz are served, or `off`
+}
+
+/// Flags of every role.
+#[derive(Args, Debug)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Where /metrics, /livez, /readyz and /debug are served, or `off`
     #[arg(long, value_name = "HOST:PORT")]
     telemetry_listen: Option<String>,
     /// What is logged: info, debug, or a filter such as info,shardwright_worker=debug
@@ -74,14 +98,6 @@ impl Given {
 
 /// Reads all layers. `given` are the role's own flags, stronger than `--set`.
 pub(crate) fn read(common: &CommonArgs, given: Given) -> Result<Loaded<Settings>, Failure> {
-    let mut flags = Vec::new();
-    for text in &common.set {
-        let Some((key, value)) = text.split_once('=') else {
-            let text = format!("ERROR: --set {text}: write it KEY=VALUE, for example worker.capacity=4");
-            return Err(Failure::Usage(text));
-        };
-        flags.push(Flag { key: key.to_owned(), value: value.to_owned(), written: format!("--set {key}") });
-    }
     let format = common.log_format.map(|format| match format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
@@ -91,9 +107,22 @@ pub(crate) fn read(common: &CommonArgs, given: Given) -> Result<Loaded<Settings>
         .flag("telemetry.listen", "--telemetry-listen", common.telemetry_listen.as_ref())
         .flag("telemetry.log", "--log", common.log.as_ref())
         .flag("telemetry.log_format", "--log-format", format);
-    flags.extend(shared.0);
+    shared.0.extend(given.0);
+    read_for_tool(&common.settings, shared)
+}
+
+/// The same for a tool, which has no telemetry.
+pub(crate) fn read_for_tool(args: &SettingsArgs, given: Given) -> Result<Loaded<Settings>, Failure> {
+    let mut flags = Vec::new();
+    for text in &args.set {
+        let Some((key, value)) = text.split_once('=') else {
+            let text = format!("ERROR: --set {text}: write it KEY=VALUE, for example worker.capacity=4");
+            return Err(Failure::Usage(text));
+        };
+        flags.push(Flag { key: key.to_owned(), value: value.to_owned(), written: format!("--set {key}") });
+    }
     flags.extend(given.0);
-    let layers = Layers { file: common.config.as_deref(), env: env(), env_reserved: RESERVED, flags };
+    let layers = Layers { file: args.config.as_deref(), env: env(), env_reserved: RESERVED, flags };
     Ok(daemon::config::load(&layers)?)
 }
 

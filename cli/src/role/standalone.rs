@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
 use super::{
-    CommonArgs, Given, Process, check, refused, registry, settings, start_coordinator, watched, worker_failed,
+    CommonArgs, Given, Process, check, refused, registry, settings, shown, start_coordinator, worker_failed,
 };
 use crate::failure::Failure;
 
@@ -47,14 +47,13 @@ pub async fn standalone(args: StandaloneArgs) -> Result<(), Failure> {
     // One process has one view of the protocol's times; the coordinator's section says it.
     settings.worker.write_attempt_timeout = settings.coordinator.timing.write_attempt_timeout;
     settings.worker.late_write_margin = settings.coordinator.timing.late_write_margin;
-    settings.worker.name.get_or_insert_with(|| "standalone".to_owned());
     std::fs::create_dir_all(&args.data_dir).map_err(|error| {
         Failure::Refused(format!("ERROR: cannot make `{}` (--data-dir): {error}", args.data_dir.display()))
     })?;
     let file = args.data_dir.join("metadata.redb");
     let store =
         settings.store.clone().unwrap_or_else(|| StoreConfig::new(format!("embedded:{}", file.display())));
-    let process = Process::start("standalone", loaded).await?;
+    let process = Process::start("standalone", &["coordinator", "worker"], loaded).await?;
     let outcome = both(&process, &store, &args.data_dir).await;
     process.stop(outcome).await
 }
@@ -62,33 +61,55 @@ pub async fn standalone(args: StandaloneArgs) -> Result<(), Failure> {
 async fn both(process: &Process, store: &StoreConfig, data_dir: &Path) -> Result<(), Failure> {
     let stop_coordinator = CancellationToken::new();
     let server = start_coordinator(process, store, stop_coordinator.clone()).await?;
-    let server = watched(server, process);
+    shown::coordinator(&server, process);
     let address = server.local_addr();
     let mut config = process.settings.worker.clone();
-    config.coordinators = vec![format!("http://{address}")];
-    let outcome = match Worker::start(config, registry(), process.signalled.clone()) {
+    config.coordinators = vec![match process.tls {
+        Some(_) => server.handle().address().to_owned(),
+        None => format!("http://{address}"),
+    }];
+    // Both roles show the same certificate: where it bears a name, that is the worker's.
+    let certified = process.tls.as_ref().and_then(|tls| tls.names().into_iter().next());
+    config.name = config.name.or(certified).or_else(|| Some("standalone".to_owned()));
+    let tls = process.tls.clone();
+    let mut coordinator = std::pin::pin!(server.join());
+    let outcome = match Worker::start_secured(tls, config, registry(), process.signalled.clone()) {
         Ok(worker) => {
+            shown::worker(&worker, process);
             greet(process, address, data_dir);
-            worker.join().await.map_err(|error| worker_failed(&error))
+            let mut worker = std::pin::pin!(worker.join());
+            tokio::select! {
+                ended = &mut worker => ended.map_err(|error| worker_failed(&error)),
+                // It stops first only if it cannot go on; the worker would wait for it for ever.
+                ended = &mut coordinator => {
+                    process.signalled.cancel();
+                    worker.await.ok();
+                    return ended.map_err(|error| refused(&error));
+                }
+            }
         }
         Err(error) => Err(worker_failed(&error)),
     };
     // The worker has handed its tasks over; nobody needs the coordinator any more.
     stop_coordinator.cancel();
-    let stopped = server.join().await.map_err(|error| refused(&error));
+    let stopped = coordinator.await.map_err(|error| refused(&error));
     outcome.and(stopped)
 }
 
 /// What to type next; without a reader of stdout it runs just as well.
 fn greet(process: &Process, address: std::net::SocketAddr, data_dir: &Path) {
-    let server =
-        if address.port() == PORT_DEFAULT { String::new() } else { format!(" --server http://{address}") };
+    let scheme = if process.tls.is_some() { "https" } else { "http" };
+    let server = match process.tls {
+        Some(_) => format!(" --server https://{address} --ca FILE"),
+        None if address.port() == PORT_DEFAULT => String::new(),
+        None => format!(" --server http://{address}"),
+    };
     let metrics = process
         .http
         .as_ref()
         .map_or_else(String::new, |http| format!("  metrics  http://{}/metrics\n", http.local_addr()));
     let text = format!(
-        "shardwright {version} is up, with its data in {data}\n  admin    http://{address}\n{metrics}\
+        "shardwright {version} is up, with its data in {data}\n  admin    {scheme}://{address}\n{metrics}\
          Next, in another terminal:\n\
          \x20 shardwright{server} sql             create sources and sinks\n\
          \x20 shardwright{server} status --watch  look at them\n\

@@ -12,7 +12,7 @@ pub(crate) fn masked(text: &str) -> String {
         out.push_str(before);
         let length = literal_length(quoted);
         let literal = &quoted[..length];
-        if is_secret_option(&option_before(before)) {
+        if is_secret_option(&option_before(before)) || is_password(before) {
             out.push_str(&format!("'{MASK}'"));
         } else {
             // The quotes are no part of the URL and do no harm to it.
@@ -37,6 +37,15 @@ fn literal_length(quoted: &str) -> usize {
     quoted.len()
 }
 
+/// The word of `PASSWORD '…'`, in statements about users.
+fn is_password(before: &str) -> bool {
+    // The `E` of `E'…'` is no word.
+    let before =
+        before.strip_suffix(['E', 'e']).filter(|rest| rest.ends_with(char::is_whitespace)).unwrap_or(before);
+    let word = before.trim_end();
+    word.len() >= 8 && word.get(word.len() - 8..).is_some_and(|word| word.eq_ignore_ascii_case("password"))
+}
+
 /// The option name in `… name = `; empty if there is none.
 fn option_before(before: &str) -> String {
     let Some(name) = before.trim_end().strip_suffix('=') else { return String::new() };
@@ -59,6 +68,19 @@ mod tests {
         assert!(shown.contains("stream = 'a''b'"), "{shown}");
         assert!(shown.contains("secret_access_key='********'"), "{shown}");
         assert!(shown.contains("'http://********@h:1/'"), "{shown}");
+    }
+
+    #[test]
+    fn passwords_of_users_become_stars() {
+        for text in [
+            "CREATE USER a PASSWORD 'hunter2'",
+            "alter user a with password\n'hun''ter2hunter2';",
+            "CREATE USER a PASSWORD E'hunter2'",
+            "CREATE USER a PASSWORD 'hunter2",
+        ] {
+            let shown = masked(text);
+            assert!(!shown.contains("hunter2") && shown.contains("'********'"), "{shown}");
+        }
     }
 
     #[test]

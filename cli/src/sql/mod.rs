@@ -18,7 +18,7 @@ use proto::v1::{ExecuteReply, ExecuteRequest, execute_reply::Answer};
 use ulid::Ulid;
 
 use crate::{
-    client::{self, Admin},
+    client::{self, Admin, Target},
     failure::{self, Failure, Stopped},
     grid::{Format, Grid},
 };
@@ -47,14 +47,14 @@ pub struct SqlArgs {
 }
 
 /// Runs what was asked for.
-pub async fn run(args: SqlArgs, server: &str) -> Result<(), Failure> {
+pub async fn run(args: SqlArgs, target: &Target) -> Result<(), Failure> {
     let texts = match (&args.file, args.command.is_empty()) {
         (Some(path), _) => Some(vec![read(path)?]),
         (None, false) => Some(args.command.clone()),
         (None, true) if !std::io::stdin().is_terminal() => Some(vec![read(&PathBuf::from("-"))?]),
         (None, true) => None,
     };
-    let admin = client::connect(server).await?;
+    let admin = client::connect(target).await?;
     let mut session =
         Session { admin, format: args.format, deadline: Duration::from_secs(args.timeout.max(1)) };
     match texts {
@@ -64,7 +64,7 @@ pub async fn run(args: SqlArgs, server: &str) -> Result<(), Failure> {
             }
             Ok(())
         }
-        None => repl::run(session, server.to_owned()).await,
+        None => repl::run(session, target.server.clone()).await,
     }
 }
 

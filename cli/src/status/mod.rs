@@ -8,11 +8,11 @@ use clap::Args;
 use proto::v1::{StatusReply, StatusRequest};
 
 use crate::{
-    client::{self, Admin, Patience},
+    client::{self, Admin, Patience, Target},
     failure::Failure,
     grid::Format,
 };
-pub(crate) use screen::{age, milliseconds, split_grid};
+pub(crate) use screen::{age, milliseconds, split_grid, to_json};
 
 /// Between two drawings.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,10 +43,10 @@ pub struct StatusArgs {
 }
 
 /// Asks and draws.
-pub async fn run(args: StatusArgs, server: &str) -> Result<(), Failure> {
-    let mut admin = client::connect(server).await?;
+pub async fn run(args: StatusArgs, target: &Target) -> Result<(), Failure> {
+    let mut admin = client::connect(target).await?;
     if args.watch {
-        return watch(&args, &mut admin, server).await;
+        return watch(&args, &mut admin, target).await;
     }
     let status = ask(&args, &mut admin).await?;
     let mut out = std::io::stdout().lock();
@@ -78,7 +78,7 @@ fn known<'a>(
 }
 
 /// Draws until somebody stops it; a server that goes away is said and waited for.
-async fn watch(args: &StatusArgs, admin: &mut Admin, server: &str) -> Result<(), Failure> {
+async fn watch(args: &StatusArgs, admin: &mut Admin, target: &Target) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     loop {
         ticks.tick().await;
@@ -87,7 +87,7 @@ async fn watch(args: &StatusArgs, admin: &mut Admin, server: &str) -> Result<(),
             Ok(status) => screen::draw(&status, args.format, Some(WATCH_SPLITS_MAX), &mut frame)?,
             Err(failure) => {
                 writeln!(frame, "{failure}\nasking again each second")?;
-                if let Ok(again) = client::connect(server).await {
+                if let Ok(again) = client::connect(target).await {
                     *admin = again;
                 }
             }

@@ -21,7 +21,7 @@ pub(super) fn draw(
     }
 }
 
-fn to_json(status: &StatusReply) -> serde_json::Value {
+pub(crate) fn to_json(status: &StatusReply) -> serde_json::Value {
     json!({
         "cluster": status.cluster,
         "leader": status.leader,

@@ -7,14 +7,20 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use proto::v1::{
-    DescribeSplitReply, DescribeSplitRequest, DrainProgress, DrainWorkerRequest, Event, ExecuteReply,
-    ExecuteRequest, ListErrorsReply, ListErrorsRequest, ListSplitsRequest, ListWorkersReply,
-    ListWorkersRequest, PauseSinkReply, PauseSinkRequest, ResetPositionReply, ResetPositionRequest,
-    ResultColumn, ResultSet, ResumeSinkReply, ResumeSinkRequest, Row, ScaleReply, ScaleRequest, SinkStatus,
-    SourceStatus, SplitStatus, StatusReply, StatusRequest, Value, WatchEventsRequest, WorkerStatus,
-    admin_server::{Admin, AdminServer},
-    execute_reply::Answer,
+use proto::{
+    Protocols,
+    v1::{
+        AgreeReply, AgreeRequest, DescribeSplitReply, DescribeSplitRequest, DrainProgress,
+        DrainWorkerRequest, Event, ExecuteReply, ExecuteRequest, ListErrorsReply, ListErrorsRequest,
+        ListSplitsRequest, ListWorkersReply, ListWorkersRequest, PauseSinkReply, PauseSinkRequest,
+        ResetPositionReply, ResetPositionRequest, ResultColumn, ResultSet, ResumeSinkReply,
+        ResumeSinkRequest, RotateSecretsReply, RotateSecretsRequest, Row, ScaleReply, ScaleRequest,
+        SinkStatus, SourceStatus, SplitStatus, StatusReply, StatusRequest, Value, WatchEventsRequest,
+        WorkerStatus,
+        admin_server::{Admin, AdminServer},
+        execute_reply::Answer,
+        versions_server::{Versions, VersionsServer},
+    },
 };
 use tonic::{Code, Request, Response, Status};
 
@@ -33,14 +39,41 @@ pub struct Fake {
 impl Fake {
     /// Starts one on a free port.
     pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// The same, of a release that speaks these protocols.
+    #[allow(dead_code, reason = "not every file of tests meets other releases")]
+    pub async fn speaking(from: u32, to: u32) -> Self {
+        Self::serve(Some(Speaks(Protocols::said(from, to)))).await
+    }
+
+    async fn serve(versions: Option<Speaks>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let script = Script::default();
         let resets = Arc::clone(&script.resets);
         let service = AdminServer::new(script);
-        let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .add_optional_service(versions.map(VersionsServer::new))
+            .serve_with_incoming(incoming);
         Self { url, resets, _server: tokio::spawn(async move { server.await.unwrap() }) }
+    }
+}
+
+/// What a coordinator of another release says to those who ask.
+struct Speaks(Protocols);
+
+#[tonic::async_trait]
+impl Versions for Speaks {
+    async fn agree(&self, request: Request<AgreeRequest>) -> Outcome<AgreeReply> {
+        let AgreeRequest { protocol_from, protocol_to } = request.into_inner();
+        let them = Protocols::said(protocol_from, protocol_to);
+        let agreed = self.0.agree(them, ("the coordinator", "the caller"));
+        let protocol = agreed.map_err(Status::failed_precondition)?;
+        Ok(Response::new(AgreeReply { protocol, protocol_from: self.0.from(), protocol_to: self.0.to() }))
     }
 }
 
@@ -162,6 +195,10 @@ impl Admin for Script {
     }
 
     async fn scale(&self, _: Request<ScaleRequest>) -> Outcome<ScaleReply> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn rotate_secrets(&self, _: Request<RotateSecretsRequest>) -> Outcome<RotateSecretsReply> {
         Err(Status::unimplemented("not asked for"))
     }
 

@@ -3,21 +3,22 @@
 
 use model::{ObjectKind, SinkSpec, SourceSpec};
 use sql::{Code, ObjectName, OptionEntry, SinkChange};
+use store::Spec;
 
 use crate::{
     error::{Error, ErrorKind},
-    handle::{Handle, Leader},
+    handle::Leader,
 };
 
 use super::{
     create::{OUTSIDE, dead_letters, outside, unreachable},
+    credential::plain_spec,
     refuse::Refusal,
     statement::{Answer, missing_near},
 };
 
 /// `ALTER SOURCE name SET ( … )`
 pub(super) async fn source(
-    handle: &Handle,
     leader: &Leader,
     name: &ObjectName,
     options: &[OptionEntry],
@@ -26,7 +27,7 @@ pub(super) async fn source(
     let Some(spec) = leader.source(&name.name) else {
         return Err(missing_near(leader, ObjectKind::Source, name).into());
     };
-    let registry = handle.registry();
+    let registry = &leader.registry();
     let changed = sql::alter_source(&spec, options, registry)?;
     if wants_check(changed.options.get("validate")) {
         dead_letters(sql::source_dead_letters(registry, &changed)).await?;
@@ -45,17 +46,13 @@ pub(super) async fn source(
             .map_err(|e| Error::new(ErrorKind::State, e.to_string()))?;
         Ok(())
     };
+    let notice = plain_spec(leader, &Spec::Source(Box::new(changed)))?;
     leader.update_source(&name.name, alter).await?;
-    Ok(Answer::default())
+    Ok(Answer::done(notice.into_iter().collect()))
 }
 
 /// `ALTER SINK name PAUSE | RESUME | SET ( … )`
-pub(super) async fn sink(
-    handle: &Handle,
-    leader: &Leader,
-    name: &ObjectName,
-    change: SinkChange,
-) -> Result<Answer, Refusal> {
+pub(super) async fn sink(leader: &Leader, name: &ObjectName, change: SinkChange) -> Result<Answer, Refusal> {
     sql::check_name(ObjectKind::Sink, name)?;
     let Some(spec) = leader.sink(&name.name) else {
         return Err(missing_near(leader, ObjectKind::Sink, name).into());
@@ -63,18 +60,13 @@ pub(super) async fn sink(
     match change {
         SinkChange::Pause => leader.pause_sink(&name.name).await?,
         SinkChange::Resume => leader.resume_sink(&name.name).await?,
-        SinkChange::Set(options) => set(handle, leader, &spec, &options).await?,
+        SinkChange::Set(options) => return set(leader, &spec, &options).await,
     }
     Ok(Answer::default())
 }
 
-async fn set(
-    handle: &Handle,
-    leader: &Leader,
-    spec: &SinkSpec,
-    options: &[OptionEntry],
-) -> Result<(), Refusal> {
-    let registry = handle.registry();
+async fn set(leader: &Leader, spec: &SinkSpec, options: &[OptionEntry]) -> Result<Answer, Refusal> {
+    let registry = &leader.registry();
     let changed = sql::alter_sink(spec, options, registry)?;
     if wants_check(changed.options.get("validate")) {
         let (sink, _) = registry.build_sink(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
@@ -86,8 +78,9 @@ async fn set(
             .map_err(|e| Error::new(ErrorKind::State, e.to_string()))?;
         Ok(())
     };
+    let notice = plain_spec(leader, &Spec::Sink(Box::new(changed)))?;
     leader.update_sink(&spec.name, alter).await?;
-    Ok(())
+    Ok(Answer::done(notice.into_iter().collect()))
 }
 
 fn wants_check(validate: Option<&str>) -> bool {

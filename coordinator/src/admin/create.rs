@@ -9,13 +9,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use connector::{Listing, Registrar, Source};
 use model::{ObjectKind, SinkSpec};
 use sql::{Code, CreateSink, CreateSource, ObjectName, SinkInput};
+use store::Spec;
 
-use crate::{
-    error::ErrorKind,
-    handle::{Handle, Leader},
-};
+use crate::{error::ErrorKind, handle::Leader};
 
 use super::{
+    credential::plain_spec,
     refuse::Refusal,
     show::PROGRESS,
     statement::{Answer, missing_near},
@@ -28,20 +27,17 @@ pub(super) const OUTSIDE: Duration = Duration::from_secs(20);
 const OUTSIDE_OPTIONAL: Duration = Duration::from_secs(5);
 
 /// `CREATE SOURCE`
-pub(super) async fn source(
-    handle: &Handle,
-    leader: &Leader,
-    create: &CreateSource,
-) -> Result<Answer, Refusal> {
+pub(super) async fn source(leader: &Leader, create: &CreateSource) -> Result<Answer, Refusal> {
     let name = &create.name;
     if leader.source(&name.name).is_some() {
         return exists(ObjectKind::Source, name, create.if_not_exists);
     }
     clash(leader, name)?;
-    let sql::BoundSource { mut spec, source, mut notices, validate } =
-        sql::bind_source(create, handle.registry())?;
+    let registry = leader.registry();
+    let sql::BoundSource { mut spec, source, mut notices, validate } = sql::bind_source(create, &registry)?;
+    notices.extend(plain_spec(leader, &Spec::Source(Box::new(spec.clone())))?);
     if validate {
-        dead_letters(sql::source_dead_letters(handle.registry(), &spec)).await?;
+        dead_letters(sql::source_dead_letters(&registry, &spec)).await?;
     }
     let start = outside(OUTSIDE, source.start()).await;
     spec.start = start.map_err(|e| unpinned(&e))?;
@@ -73,17 +69,18 @@ async fn first_listing(source: &dyn Source, validate: bool) -> Result<Listing, S
 }
 
 /// `CREATE SINK`
-pub(super) async fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
+pub(super) async fn sink(leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
     let name = &create.name;
     if leader.sink(&name.name).is_some() {
         return exists(ObjectKind::Sink, name, create.if_not_exists);
     }
-    let bound = bind_sink(handle, leader, create)?;
+    let mut bound = bind_sink(leader, create)?;
+    bound.notices.extend(plain_spec(leader, &Spec::Sink(Box::new(bound.spec.clone())))?);
     if bound.common.validate {
         outside(OUTSIDE, bound.sink.validate()).await.map_err(unreachable)?;
-        dead_letters(sql::sink_dead_letters(handle.registry(), &bound.spec)).await?;
+        dead_letters(sql::sink_dead_letters(&leader.registry(), &bound.spec)).await?;
     }
-    let source = source_of(handle, leader, &bound.spec)?;
+    let source = source_of(leader, &bound.spec)?;
     let registrar = source.as_ref().and_then(|source| source.registrar());
     if let Some(registrar) = registrar
         && let Some(other) = leader.namesake(&bound.spec, registrar)
@@ -106,13 +103,9 @@ pub(super) async fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) 
     }
 }
 
-fn source_of(
-    handle: &Handle,
-    leader: &Leader,
-    sink: &SinkSpec,
-) -> Result<Option<Arc<dyn Source>>, sql::Error> {
+fn source_of(leader: &Leader, sink: &SinkSpec) -> Result<Option<Arc<dyn Source>>, sql::Error> {
     let Some(spec) = leader.source(&sink.source_name) else { return Ok(None) };
-    let built = handle.registry().build_source(&spec);
+    let built = leader.registry().build_source(&spec);
     built.map(Some).map_err(|error| sql::Error::of_option(Code::Config, &error))
 }
 
@@ -131,17 +124,13 @@ async fn registered(
 }
 
 /// Finds the source of a sink and binds the sink to it.
-pub(super) fn bind_sink(
-    handle: &Handle,
-    leader: &Leader,
-    create: &CreateSink,
-) -> Result<sql::BoundSink, Refusal> {
+pub(super) fn bind_sink(leader: &Leader, create: &CreateSink) -> Result<sql::BoundSink, Refusal> {
     let (SinkInput::From(from) | SinkInput::Query { from, .. }) = &create.input;
     sql::check_name(ObjectKind::Source, from)?;
     let Some(source) = leader.source(&from.name) else {
         return Err(missing_near(leader, ObjectKind::Source, from).into());
     };
-    Ok(sql::bind_sink(create, handle.registry(), &source)?)
+    Ok(sql::bind_sink(create, &leader.registry(), &source)?)
 }
 
 /// A dead-letter sink is looked at like any sink, unless `validate` or `dead_letter.validate` is false.
@@ -184,7 +173,7 @@ fn unpinned(error: &str) -> sql::Error {
     )
 }
 
-fn exists(kind: ObjectKind, name: &ObjectName, if_not_exists: bool) -> Result<Answer, Refusal> {
+pub(super) fn exists(kind: ObjectKind, name: &ObjectName, if_not_exists: bool) -> Result<Answer, Refusal> {
     let text = format!("{} \"{}\" already exists", kind.as_str(), name.name);
     if if_not_exists {
         return Ok(Answer::done(vec![format!("{text}, skipping")]));

@@ -12,7 +12,7 @@ use super::{create::bind_sink, refuse::Refusal, statement::Answer};
 
 /// `EXPLAIN CREATE SINK …`
 pub(super) fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
-    let bound = bind_sink(handle, leader, create)?;
+    let bound = bind_sink(leader, create)?;
     let spec = &bound.spec;
     let source = leader.status().sources.into_iter().find(|s| s.name == spec.source_name);
     let splits = source.as_ref().map_or(0, |s| s.splits_open + s.splits_closed);

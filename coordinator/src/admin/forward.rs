@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use daemon::Peer;
 use proto::v1::admin_client::AdminClient;
 use tonic::{
-    Code, Request, Status,
-    metadata::{MetadataMap, MetadataValue},
-    transport::{Channel, Endpoint},
+    Code, Extensions, Request, Status,
+    metadata::{BinaryMetadataValue, MetadataMap, MetadataValue},
+    transport::Channel,
 };
 
 use crate::{
@@ -19,10 +20,10 @@ use crate::{
     handle::{Handle, Leader},
 };
 
-use super::refuse::Refusal;
-
-/// Marks a call that was passed on, with the address of who did.
-const PASSED_ON: &str = "shardwright-passed-on-by";
+use super::{
+    auth::{self, CALLER_ADDRESS, CALLER_NAMES, PASSED_ON},
+    refuse::Refusal,
+};
 
 /// How long a call waits for a leader to be there and loaded.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,8 +51,13 @@ impl Forward {
         Self { handle, clients: Arc::default() }
     }
 
-    /// Here if this coordinator leads, else the leader that it knows.
-    pub async fn side(&self, metadata: &MetadataMap) -> Result<Side, Status> {
+    /// Here if this coordinator leads, else the leader that it knows. Whoever passes a call on must be of the cluster.
+    pub async fn side(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Side, Status> {
+        if metadata.contains_key(PASSED_ON)
+            && let Some(peer) = extensions.get::<Peer>()
+        {
+            peer.check_member().map_err(Status::unauthenticated)?;
+        }
         let error = match self.handle.leader(PATIENCE).await {
             Ok(leader) => return Ok(Side::Here(leader)),
             Err(error) if error.kind == ErrorKind::NotLeader => error,
@@ -71,7 +77,19 @@ impl Forward {
         let mut request = request;
         let mark = MetadataValue::try_from(self.handle.address())
             .map_err(|_| Status::internal("the address of this coordinator is not a header"))?;
+        // What the caller said itself about who it is by another's word is its own word.
+        request.metadata_mut().remove_bin(CALLER_NAMES);
+        request.metadata_mut().remove(CALLER_ADDRESS);
+        let names = auth::names_to_pass_on(request.extensions());
+        if !names.is_empty() {
+            request.metadata_mut().insert_bin(CALLER_NAMES, BinaryMetadataValue::from_bytes(&names));
+        }
+        let address = auth::address(request.extensions()).and_then(|from| from.ip().to_string().parse().ok());
+        if let Some(address) = address {
+            request.metadata_mut().insert(CALLER_ADDRESS, address);
+        }
         request.metadata_mut().insert(PASSED_ON, mark);
+        daemon::trace::inject_current(request.metadata_mut().as_mut());
         Ok(request)
     }
 
@@ -81,8 +99,11 @@ impl Forward {
         if let Some(client) = clients.get(address) {
             return Ok(client.clone());
         }
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|e| no_leader(&format!("the leader's address `{address}` is not a URL: {e}")))?
+        let endpoint = self
+            .handle
+            .wire
+            .endpoint(address)
+            .map_err(|error| no_leader(&format!("the leader's address: {error}")))?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))

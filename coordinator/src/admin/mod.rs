@@ -2,19 +2,26 @@
 //! lead forwards it to the one that does (`forward`). Nothing here decides about tasks: statements end in guarded commits of
 //! the catalog (`Leader`), everything else is read from the term's memory.
 //!
+//! * `admit` is the way of every call to the leader: through `auth` (who a caller is) and `permit` (what it may do, by
+//!   `sql::access`, asked again before every statement).
 //! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `alter`, `show`, `progress`,
-//!   `explain` and `balance` for its kinds.
+//!   `explain`, `balance`, `credential` and `access` for its kinds.
 //! * `refuse` turns every error into a status with `google.rpc.ErrorInfo`.
 //! * `replay` remembers the answers of calls that carry a request id.
 //!
 //! A statement is done when its commit is durable; a caller that goes away stops nothing half done (a commit is one
 //! transaction), and no secret is in any answer (I9: `sql::source_ddl` masks).
 
+mod access;
+mod admit;
 mod alter;
+mod auth;
 mod balance;
 mod create;
+mod credential;
 mod explain;
 mod forward;
+mod permit;
 mod progress;
 mod refuse;
 mod replay;
@@ -22,6 +29,8 @@ mod service;
 mod show;
 mod statement;
 
+pub(crate) use auth::hash;
+pub use auth::{Anonymous, AuthConfig, JwtConfig, Secret};
 use proto::v1::admin_server::AdminServer;
 
 use crate::handle::Handle;

@@ -6,6 +6,8 @@ use tonic::{Code, Status};
 
 use crate::error::{Error, ErrorKind};
 
+use super::auth::Denied;
+
 /// What a statement may be refused with.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -13,6 +15,8 @@ pub(crate) enum Refusal {
     Statement(Box<sql::Error>),
     /// What the coordinator itself says.
     Coordinator(Error),
+    /// Who asks is not known (any more).
+    Login(Denied),
 }
 
 impl From<sql::Error> for Refusal {
@@ -60,6 +64,7 @@ impl Refusal {
             facts.push(("statement", number));
         }
         match self {
+            Self::Login(denied) => denied.status(),
             Self::Coordinator(error) => {
                 let (code, reason) = match error.kind {
                     ErrorKind::NotLeader => (Code::Unavailable, "NO_LEADER"),
@@ -99,6 +104,7 @@ fn status_code(code: Sql) -> Code {
         Sql::UndefinedObject => Code::NotFound,
         Sql::DuplicateObject => Code::AlreadyExists,
         Sql::InUse | Sql::State => Code::FailedPrecondition,
+        Sql::Denied => Code::PermissionDenied,
         Sql::Unsupported => Code::Unimplemented,
         _ => Code::InvalidArgument,
     }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use proto::v1::ExecuteReply;
 use tokio::sync::watch;
 use tonic::Status;
@@ -64,19 +65,33 @@ pub(super) enum Seen {
 struct Entry {
     at: Instant,
     leader: u64,
-    statement: String,
+    /// Statements are full of secrets: what is kept tells only whether it is the same.
+    statement: [u8; 32],
     slot: Slot,
 }
 
 /// The remembered answers of one coordinator.
-#[derive(Default)]
 pub(super) struct Replay {
+    /// New in each process: a digest that was found somewhere cannot be compared with guesses.
+    salt: [u8; 32],
     entries: Mutex<HashMap<String, Entry>>,
 }
 
+impl Default for Replay {
+    fn default() -> Self {
+        Self { salt: rand::random(), entries: Mutex::default() }
+    }
+}
+
 impl Replay {
+    fn digest(&self, statement: &str) -> [u8; 32] {
+        let digest = digest(&SHA256, &[&self.salt, statement.as_bytes()].concat());
+        digest.as_ref().try_into().expect("this digest has 32 bytes")
+    }
+
     /// Looks a request id up, under this leadership.
     pub fn see(&self, id: &str, statement: &str, leader: u64) -> Seen {
+        let statement = self.digest(statement);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.at.elapsed() < KEPT && entry.leader == leader);
         if let Some(entry) = entries.get(id) {
@@ -90,7 +105,7 @@ impl Replay {
             entries.remove(&oldest.unwrap_or_default());
         }
         let slot = Slot::new();
-        let entry = Entry { at: Instant::now(), leader, statement: statement.to_owned(), slot: slot.clone() };
+        let entry = Entry { at: Instant::now(), leader, statement, slot: slot.clone() };
         entries.insert(id.to_owned(), entry);
         Seen::New(slot)
     }

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, stream};
 use proto::v1::{self, admin_server::Admin, reset_position_request::To};
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use sql::access::Call;
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -14,7 +18,9 @@ use crate::{
 };
 
 use super::{
-    forward::{Forward, Side},
+    admit::{Admitted, Entrance, Rows, Visit},
+    auth::Caller,
+    permit,
     refuse::Refusal,
     replay::{Outcome, Replay, Seen},
     show, statement,
@@ -23,47 +29,49 @@ use super::{
 /// How many replies wait for a slow reader.
 const REPLIES: usize = 16;
 
+/// How long one who watches is believed to be who it was.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// How often a drain is looked at.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 type Answered<T> = Result<Response<T>, Status>;
-type Rows<T> = BoxStream<'static, Result<T, Status>>;
 
 /// See [`super::service`].
 pub struct AdminService {
     handle: Handle,
-    forward: Forward,
+    entrance: Entrance,
     replay: Arc<Replay>,
 }
 
 impl AdminService {
     pub(super) fn new(handle: Handle) -> Self {
-        let forward = Forward::new(handle.clone());
-        Self { handle, forward, replay: Arc::default() }
+        Self { entrance: Entrance::new(&handle), handle, replay: Arc::default() }
     }
 
-    async fn side<T>(&self, request: &Request<T>) -> Result<Side, Status> {
-        self.forward.side(request.metadata()).await
-    }
-
-    fn execute_here(
-        &self,
-        leader: Leader,
-        request: v1::ExecuteRequest,
-    ) -> Result<Rows<v1::ExecuteReply>, Status> {
+    fn execute_here(&self, visit: Visit, request: v1::ExecuteRequest) -> Answered<Rows<v1::ExecuteReply>> {
         let v1::ExecuteRequest { statement: text, request_id } = request;
-        let statements = sql::parse(&text).map_err(Refusal::from)?;
+        let statements = match sql::parse(&text) {
+            Ok(statements) => statements,
+            Err(error) => return visit.rows(Err(Refusal::from(error).into())),
+        };
+        // Request ids are each caller's own: nobody gets the answer of another.
+        let request_id = match request_id.as_str() {
+            "" => request_id,
+            id => format!("{}\n{id}", visit.caller.principal.owner().unwrap_or_default()),
+        };
         let slot = match request_id.as_str() {
             "" => None,
-            id => match self.replay.see(id, &text, leader.revision()) {
+            id => match self.replay.see(id, &text, visit.leader.revision()) {
                 Seen::New(slot) => Some(slot),
                 Seen::Before(slot) => {
                     let replies = async move { stream::iter(repeated(slot.wait_filled().await)) };
-                    return Ok(stream::once(replies).flatten().boxed());
+                    return visit.rows(Ok(stream::once(replies).flatten().boxed()));
                 }
                 Seen::Mismatch => {
                     let text = "this request id was used for other statements";
-                    return Err(proto::refusal(Code::InvalidArgument, "REQUEST_ID", text, &[]));
+                    let status = proto::refusal(Code::InvalidArgument, "REQUEST_ID", text, &[]);
+                    return visit.rows(Err(status));
                 }
             },
         };
@@ -71,14 +79,16 @@ impl AdminService {
         let (handle, replay) = (self.handle.clone(), Arc::clone(&self.replay));
         // A task of its own: a caller that goes away must not stop a statement between its parts.
         tokio::spawn(async move {
-            let outcome =
-                statement::run_all(&handle, &leader, (&text, statements), &sender, slot.is_some()).await;
+            let mut visit = visit;
+            let (statements, keep) = ((text.as_str(), statements), slot.is_some());
+            let outcome = statement::run_all(&handle, &mut visit, statements, &sender, keep).await;
+            visit.audit.end(outcome.error.as_ref().map_or(Ok(()), Err));
             if let Some(slot) = slot {
                 replay.settle(&request_id, &outcome);
                 slot.fill(outcome);
             }
         });
-        Ok(ReceiverStream::new(replies).boxed())
+        Ok(Response::new(ReceiverStream::new(replies).boxed()))
     }
 }
 
@@ -102,30 +112,42 @@ impl Admin for AdminService {
     type WatchEventsStream = Rows<v1::Event>;
 
     async fn execute(&self, request: Request<v1::ExecuteRequest>) -> Answered<Self::ExecuteStream> {
-        match self.side(&request).await? {
-            Side::Here(leader) => self.execute_here(leader, request.into_inner()).map(Response::new),
-            Side::There(mut client) => relay(client.execute(self.forward.passed_on(request)?).await),
+        match self.entrance.admit(request, |_| Call::Execute).await? {
+            Admitted::Here(visit, asked) => self.execute_here(visit, asked),
+            Admitted::There(mut client, request) => relay(client.execute(request).await),
         }
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Answered<v1::StatusReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => Ok(Response::new(leader.status())),
-            Side::There(mut client) => client.status(self.forward.passed_on(request)?).await,
+        match self.entrance.admit(request, |_| Call::Status).await? {
+            Admitted::Here(visit, _) => {
+                let status = visit.leader.status();
+                visit.answer(Ok(status))
+            }
+            Admitted::There(mut client, request) => client.status(request).await,
         }
     }
 
     async fn list_workers(&self, request: Request<v1::ListWorkersRequest>) -> Answered<v1::ListWorkersReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => Ok(Response::new(v1::ListWorkersReply { workers: leader.workers() })),
-            Side::There(mut client) => client.list_workers(self.forward.passed_on(request)?).await,
+        match self.entrance.admit(request, |_| Call::ListWorkers).await? {
+            Admitted::Here(visit, _) => {
+                let workers = visit.leader.workers();
+                visit.answer(Ok(v1::ListWorkersReply { workers }))
+            }
+            Admitted::There(mut client, request) => client.list_workers(request).await,
         }
     }
 
     async fn list_splits(&self, request: Request<v1::ListSplitsRequest>) -> Answered<Self::ListSplitsStream> {
-        match self.side(&request).await? {
-            Side::Here(leader) => list_splits(&leader, &request.into_inner()).map(Response::new),
-            Side::There(mut client) => relay(client.list_splits(self.forward.passed_on(request)?).await),
+        let call = self
+            .entrance
+            .admit(request, |asked| Call::ListSplits { source: &asked.source, sink: &asked.sink });
+        match call.await? {
+            Admitted::Here(visit, asked) => {
+                let splits = list_splits(&visit.leader, &asked);
+                visit.rows(splits)
+            }
+            Admitted::There(mut client, request) => relay(client.list_splits(request).await),
         }
     }
 
@@ -133,13 +155,12 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DescribeSplitRequest>,
     ) -> Answered<v1::DescribeSplitReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                let asked = request.into_inner();
-                let sinks = leader.describe_split(&asked.source, &asked.split).map_err(refused)?;
-                Ok(Response::new(v1::DescribeSplitReply { sinks }))
+        match self.entrance.admit(request, |asked| Call::DescribeSplit { source: &asked.source }).await? {
+            Admitted::Here(visit, asked) => {
+                let sinks = visit.leader.describe_split(&asked.source, &asked.split).map_err(refused);
+                visit.answer(sinks.map(|sinks| v1::DescribeSplitReply { sinks }))
             }
-            Side::There(mut client) => client.describe_split(self.forward.passed_on(request)?).await,
+            Admitted::There(mut client, request) => client.describe_split(request).await,
         }
     }
 
@@ -147,64 +168,75 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Answered<Self::DrainWorkerStream> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                let asked = request.into_inner();
-                leader.drain_worker(&asked.worker, asked.undo).await.map_err(refused)?;
+        match self.entrance.admit(request, |_| Call::DrainWorker).await? {
+            Admitted::Here(mut visit, asked) => {
+                visit.audit.object(&asked.worker);
+                if let Err(error) = visit.leader.drain_worker(&asked.worker, asked.undo).await {
+                    return visit.rows(Err(refused(error)));
+                }
                 let (sender, replies) = mpsc::channel(REPLIES);
-                tokio::spawn(tell_drain(leader, asked, sender));
-                Ok(Response::new(ReceiverStream::new(replies).boxed()))
+                tokio::spawn(tell_drain(visit.leader.clone(), asked, sender));
+                visit.rows(Ok(ReceiverStream::new(replies).boxed()))
             }
-            Side::There(mut client) => relay(client.drain_worker(self.forward.passed_on(request)?).await),
+            Admitted::There(mut client, request) => relay(client.drain_worker(request).await),
         }
     }
 
     async fn scale(&self, request: Request<v1::ScaleRequest>) -> Answered<v1::ScaleReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => Ok(Response::new(leader.scale())),
-            Side::There(mut client) => client.scale(self.forward.passed_on(request)?).await,
+        match self.entrance.admit(request, |_| Call::Scale).await? {
+            Admitted::Here(visit, _) => {
+                let scale = visit.leader.scale();
+                visit.answer(Ok(scale))
+            }
+            Admitted::There(mut client, request) => client.scale(request).await,
+        }
+    }
+
+    async fn rotate_secrets(
+        &self,
+        request: Request<v1::RotateSecretsRequest>,
+    ) -> Answered<v1::RotateSecretsReply> {
+        match self.entrance.admit(request, |_| Call::RotateSecrets).await? {
+            Admitted::Here(visit, asked) => {
+                let standing = match asked.look {
+                    true => Ok(visit.leader.secrets()),
+                    false => visit.leader.rotate_secrets(asked.all).await.map_err(refused),
+                };
+                visit.answer(standing.map(Into::into))
+            }
+            Admitted::There(mut client, request) => client.rotate_secrets(request).await,
         }
     }
 
     async fn list_errors(&self, request: Request<v1::ListErrorsRequest>) -> Answered<v1::ListErrorsReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                let name = request.into_inner().name;
-                let name = sql::ObjectName { schema: None, name, place: sql::Place::default() };
-                let rows = show::bad_rows(&leader, &name).map_err(Refusal::from)?;
-                let row = |row: BadRow| v1::BadRow {
-                    source: row.source,
-                    sink: row.sink,
-                    split: row.split,
-                    cursor: row.record.cursor,
-                    error: row.record.error,
-                    sample: row.record.sample,
-                    at_ms: row.record.at_ms,
-                    policy: row.record.policy,
-                };
-                Ok(Response::new(v1::ListErrorsReply { rows: rows.into_iter().map(row).collect() }))
+        match self.entrance.admit(request, |asked| Call::ListErrors { name: &asked.name }).await? {
+            Admitted::Here(visit, asked) => {
+                let name = sql::ObjectName { schema: None, name: asked.name, place: sql::Place::default() };
+                let rows = show::bad_rows(&visit.leader, &name).map_err(|error| Refusal::from(error).into());
+                let rows = rows.map(|rows| rows.into_iter().map(bad_row).collect());
+                visit.answer(rows.map(|rows| v1::ListErrorsReply { rows }))
             }
-            Side::There(mut client) => client.list_errors(self.forward.passed_on(request)?).await,
+            Admitted::There(mut client, request) => client.list_errors(request).await,
         }
     }
 
     async fn pause_sink(&self, request: Request<v1::PauseSinkRequest>) -> Answered<v1::PauseSinkReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                leader.pause_sink(&request.into_inner().sink).await.map_err(refused)?;
-                Ok(Response::new(v1::PauseSinkReply {}))
+        match self.entrance.admit(request, |asked| Call::PauseSink { sink: &asked.sink }).await? {
+            Admitted::Here(visit, asked) => {
+                let paused = visit.leader.pause_sink(&asked.sink).await.map_err(refused);
+                visit.answer(paused.map(|()| v1::PauseSinkReply {}))
             }
-            Side::There(mut client) => client.pause_sink(self.forward.passed_on(request)?).await,
+            Admitted::There(mut client, request) => client.pause_sink(request).await,
         }
     }
 
     async fn resume_sink(&self, request: Request<v1::ResumeSinkRequest>) -> Answered<v1::ResumeSinkReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                leader.resume_sink(&request.into_inner().sink).await.map_err(refused)?;
-                Ok(Response::new(v1::ResumeSinkReply {}))
+        match self.entrance.admit(request, |asked| Call::ResumeSink { sink: &asked.sink }).await? {
+            Admitted::Here(visit, asked) => {
+                let resumed = visit.leader.resume_sink(&asked.sink).await.map_err(refused);
+                visit.answer(resumed.map(|()| v1::ResumeSinkReply {}))
             }
-            Side::There(mut client) => client.resume_sink(self.forward.passed_on(request)?).await,
+            Admitted::There(mut client, request) => client.resume_sink(request).await,
         }
     }
 
@@ -212,23 +244,12 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ResetPositionRequest>,
     ) -> Answered<v1::ResetPositionReply> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
-                let asked = request.into_inner();
-                let split = (!asked.split.is_empty()).then_some(asked.split.as_str());
-                let to = match asked.to {
-                    Some(To::Horizon(_)) => ResetTo::Horizon,
-                    Some(To::TimestampMs(at)) => ResetTo::At(at),
-                    Some(To::AfterCursor(cursor)) => ResetTo::After(cursor),
-                    None => {
-                        let text = "say where to: horizon, timestamp_ms or after_cursor";
-                        return Err(proto::refusal(Code::InvalidArgument, "22023", text, &[]));
-                    }
-                };
-                let tasks = leader.reset_position(&asked.sink, split, to).await.map_err(refused)?;
-                Ok(Response::new(v1::ResetPositionReply { tasks }))
+        match self.entrance.admit(request, |asked| Call::ResetPosition { sink: &asked.sink }).await? {
+            Admitted::Here(visit, asked) => {
+                let tasks = reset_position(&visit.leader, asked).await;
+                visit.answer(tasks.map(|tasks| v1::ResetPositionReply { tasks }))
             }
-            Side::There(mut client) => client.reset_position(self.forward.passed_on(request)?).await,
+            Admitted::There(mut client, request) => client.reset_position(request).await,
         }
     }
 
@@ -236,15 +257,43 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Answered<Self::WatchEventsStream> {
-        match self.side(&request).await? {
-            Side::Here(leader) => {
+        match self.entrance.admit(request, |_| Call::WatchEvents).await? {
+            Admitted::Here(visit, asked) => {
                 let (sender, events) = mpsc::channel(REPLIES);
-                tokio::spawn(tell_events(leader, request.into_inner(), sender));
-                Ok(Response::new(ReceiverStream::new(events).boxed()))
+                let watcher = (visit.leader.clone(), visit.caller.clone());
+                tokio::spawn(tell_events(watcher, asked, sender));
+                visit.rows(Ok(ReceiverStream::new(events).boxed()))
             }
-            Side::There(mut client) => relay(client.watch_events(self.forward.passed_on(request)?).await),
+            Admitted::There(mut client, request) => relay(client.watch_events(request).await),
         }
     }
+}
+
+fn bad_row(row: BadRow) -> v1::BadRow {
+    v1::BadRow {
+        source: row.source,
+        sink: row.sink,
+        split: row.split,
+        cursor: row.record.cursor,
+        error: row.record.error,
+        sample: row.record.sample,
+        at_ms: row.record.at_ms,
+        policy: row.record.policy,
+    }
+}
+
+async fn reset_position(leader: &Leader, asked: v1::ResetPositionRequest) -> Result<u32, Status> {
+    let split = (!asked.split.is_empty()).then_some(asked.split.as_str());
+    let to = match asked.to {
+        Some(To::Horizon(_)) => ResetTo::Horizon,
+        Some(To::TimestampMs(at)) => ResetTo::At(at),
+        Some(To::AfterCursor(cursor)) => ResetTo::After(cursor),
+        None => {
+            let text = "say where to: horizon, timestamp_ms or after_cursor";
+            return Err(proto::refusal(Code::InvalidArgument, "22023", text, &[]));
+        }
+    };
+    leader.reset_position(&asked.sink, split, to).await.map_err(refused)
 }
 
 fn list_splits(leader: &Leader, asked: &v1::ListSplitsRequest) -> Result<Rows<v1::SplitStatus>, Status> {
@@ -307,11 +356,11 @@ async fn tell_drain(
 
 /// The kept events, then live ones. A reader that is too slow continues from what is kept.
 async fn tell_events(
-    leader: Leader,
+    (leader, caller): (Leader, Caller),
     asked: v1::WatchEventsRequest,
     events: mpsc::Sender<Result<v1::Event, Status>>,
 ) {
-    let mut after = asked.after_event;
+    let (mut after, mut looked) = (asked.after_event, Instant::now());
     loop {
         let (kept, mut live) = leader.watch_events(after);
         for event in kept {
@@ -336,6 +385,14 @@ async fn tell_events(
             match next {
                 Ok(event) if event.number <= after => {}
                 Ok(event) => {
+                    // The stream outlives the call's own look at who it is: a user is dropped, a token expires.
+                    if looked.elapsed() > LOOK_AGAIN {
+                        if let Err(refusal) = permit::call(&leader, &caller, Call::WatchEvents) {
+                            _ = events.send(Err(refusal.into())).await;
+                            return;
+                        }
+                        looked = Instant::now();
+                    }
                     after = event.number;
                     if events.send(Ok(event)).await.is_err() {
                         return;

@@ -8,7 +8,7 @@ use sql::{Code, InspectTarget, ObjectName};
 use crate::handle::{BadRow, Leader};
 
 use super::{
-    balance, progress,
+    balance, credential, progress,
     refuse::Refusal,
     statement::{Answer, missing_near},
 };
@@ -16,7 +16,7 @@ use super::{
 /// What is put behind a source's name for its progress relation.
 pub(super) const PROGRESS: &str = "_progress";
 
-const TEXT: &str = "character varying";
+pub(super) const TEXT: &str = "character varying";
 
 /// `SHOW SOURCES | SINKS | WORKERS | SPLITS | SCALE`
 pub(super) fn list(
@@ -43,6 +43,7 @@ pub(super) fn list(
     Ok(match target {
         InspectTarget::Sources => sources(leader, &matches),
         InspectTarget::Sinks => sinks(leader, &matches),
+        InspectTarget::Credentials => credential::list(leader, &matches),
         _ => workers(leader, &matches),
     })
 }
@@ -159,12 +160,22 @@ fn splits(
 pub(super) fn create(leader: &Leader, kind: ObjectKind, name: &ObjectName) -> Result<Answer, Refusal> {
     sql::check_name(kind, name)?;
     let (ddl, title) = match kind {
-        ObjectKind::Source => (leader.source(&name.name).map(|spec| sql::source_ddl(&spec)), "Source Name"),
-        ObjectKind::Sink => (leader.sink(&name.name).map(|spec| sql::sink_ddl(&spec)), "Sink Name"),
+        ObjectKind::Source => {
+            (leader.source(&name.name).map(|spec| (spec.id, sql::source_ddl(&spec))), "Source Name")
+        }
+        ObjectKind::Sink => {
+            (leader.sink(&name.name).map(|spec| (spec.id, sql::sink_ddl(&spec))), "Sink Name")
+        }
+        ObjectKind::Credential => {
+            let spec = leader.credential(&name.name);
+            (spec.map(|spec| (spec.id, sql::credential_ddl(&spec))), "Credential Name")
+        }
     };
-    let ddl = ddl.ok_or_else(|| missing_near(leader, kind, name))?;
+    let (id, ddl) = ddl.ok_or_else(|| missing_near(leader, kind, name))?;
     let row = texts([&format!("public.{}", name.name), &ddl]);
-    Ok(Answer::rows(&[(title, TEXT), ("Create Sql", TEXT)], vec![row]))
+    let mut answer = Answer::rows(&[(title, TEXT), ("Create Sql", TEXT)], vec![row]);
+    answer.notices.extend(leader.is_plain(id).then(|| leader.way_out_of_plain()));
+    Ok(answer)
 }
 
 /// The newest bad records of a source or a sink, the newest first.
@@ -263,7 +274,7 @@ fn described(leader: &Leader, name: &ObjectName) -> Result<(Vec<Column>, Vec<Str
     }
 }
 
-fn texts<const N: usize>(values: [&str; N]) -> Vec<Option<String>> {
+pub(super) fn texts<const N: usize>(values: [&str; N]) -> Vec<Option<String>> {
     values.iter().map(|text| Some((*text).to_owned())).collect()
 }
 

@@ -12,7 +12,10 @@ use crate::{
     handle::{Handle, Leader},
 };
 
-use super::{alter, balance, create, explain, progress, refuse::Refusal, replay::Outcome, show};
+use super::{
+    access, admit::Visit, alter, balance, create, credential, explain, permit, progress, refuse::Refusal,
+    replay::Outcome, show,
+};
 
 /// How long a statement may take beyond the deadlines of what it asks the outside.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -52,7 +55,7 @@ pub(super) fn result_set(columns: Vec<v1::ResultColumn>, rows: Vec<Vec<Option<St
 /// more and nobody will ask again (`keep`), the statements that have not begun are left out.
 pub(super) async fn run_all(
     handle: &Handle,
-    leader: &Leader,
+    visit: &mut Visit,
     (text, statements): (&str, Vec<Parsed>),
     replies: &mpsc::Sender<Result<v1::ExecuteReply, tonic::Status>>,
     keep: bool,
@@ -64,7 +67,12 @@ pub(super) async fn run_all(
         }
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let tag = parsed.statement.tag();
-        let answer = match tokio::time::timeout(DEADLINE, run(handle, leader, parsed.statement)).await {
+        visit.audit.statement(&parsed.statement);
+        let carried_out = async {
+            let leader = permit::statement(&visit.leader, &visit.caller, &parsed.statement)?;
+            run(handle, &leader, parsed.statement).await
+        };
+        let answer = match tokio::time::timeout(DEADLINE, carried_out).await {
             Ok(answer) => answer,
             Err(_) => {
                 let text = format!("{tag} took longer than {} s", DEADLINE.as_secs());
@@ -100,20 +108,28 @@ fn messages(statement: u32, tag: &str, answer: Answer) -> Vec<v1::ExecuteReply> 
 
 async fn run(handle: &Handle, leader: &Leader, statement: Statement) -> Result<Answer, Refusal> {
     match statement {
-        Statement::CreateSource(create) => create::source(handle, leader, &create).await,
-        Statement::CreateSink(create) => create::sink(handle, leader, &create).await,
+        Statement::CreateSource(create) => create::source(leader, &create).await,
+        Statement::CreateSink(create) => create::sink(leader, &create).await,
         Statement::Explain(create) => explain::sink(handle, leader, &create),
         Statement::Drop { kind, if_exists, name, cascade } => {
             drop_object(leader, kind, if_exists, &name, cascade).await
         }
-        Statement::AlterSource { name, options } => alter::source(handle, leader, &name, &options).await,
-        Statement::AlterSink { name, change } => alter::sink(handle, leader, &name, change).await,
+        Statement::AlterSource { name, options } => alter::source(leader, &name, &options).await,
+        Statement::AlterSink { name, change } => alter::sink(leader, &name, change).await,
         Statement::Show { target, from, like } => show::list(leader, target, from.as_ref(), like.as_deref()),
+        Statement::CreateCredential(create) => credential::create(leader, &create).await,
+        Statement::AlterCredential { name, changes } => credential::alter(leader, &name, &changes).await,
+        Statement::DropCredential { if_exists, name } => {
+            credential::drop_one_or_all(leader, if_exists, name.as_ref()).await
+        }
+        Statement::ShowCredential { name } => credential::show(leader, name.as_ref()),
+        Statement::DescribeCredential { name } => credential::describe(leader, name.as_ref()),
         Statement::Rebalance { explain: true } => Ok(balance::explain(leader)),
         Statement::Rebalance { explain: false } => balance::begin(leader),
         Statement::ShowCreate { kind, name } => show::create(leader, kind, &name),
         Statement::ShowErrors { name } => show::errors(leader, &name),
         Statement::Describe { name } => show::describe(leader, &name),
+        Statement::Access(statement) => access::run(leader, &leader.viewer_rights(), &statement).await,
         Statement::Select { text, relations, place } => {
             progress::select(leader, &text, &relations, place).await
         }
@@ -131,6 +147,7 @@ pub(super) fn missing_near(leader: &Leader, kind: ObjectKind, name: &ObjectName)
     let names: Vec<String> = match kind {
         ObjectKind::Source => leader.sources().iter().map(|s| s.name.clone()).collect(),
         ObjectKind::Sink => leader.sinks().iter().map(|s| s.name.clone()).collect(),
+        ObjectKind::Credential => leader.credentials().iter().map(|c| c.name.clone()).collect(),
     };
     let error = missing(kind, name);
     match connector::nearest(&name.name, names.iter().map(String::as_str)) {
@@ -167,7 +184,7 @@ async fn drop_object(
 }
 
 fn in_use(leader: &Leader, kind: ObjectKind, name: &ObjectName) -> sql::Error {
-    let sinks = leader.sinks();
+    let sinks = leader.all_sinks();
     let names: Vec<String> =
         sinks.iter().filter(|s| s.source_name == name.name).map(|s| format!("sink \"{}\"", s.name)).collect();
     let text = format!(

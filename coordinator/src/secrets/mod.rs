@@ -140,7 +140,11 @@ impl Vault {
 
     /// A store as the coordinator sees it: what is sealed there is opened. For tools that look at the catalog themselves.
     #[must_use]
-    pub fn over(&self, store: Arc<dyn ::store::MetadataStore>, cluster: &str) -> Arc<dyn ::store::MetadataStore> {
+    pub fn over(
+        &self,
+        store: Arc<dyn ::store::MetadataStore>,
+        cluster: &str,
+    ) -> Arc<dyn ::store::MetadataStore> {
         Arc::new(SealedStore::new(store, cluster, self.clone()))
     }
 

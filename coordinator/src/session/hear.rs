@@ -87,7 +87,10 @@ impl Term {
             worker_message::Message::Progress(progress) => {
                 let mut state = self.state();
                 if joined(&state, id) {
-                    for moved in progress.tasks.into_iter().filter_map(moved) {
+                    for mut progress in progress.tasks {
+                        let traceparent = std::mem::take(&mut progress.traceparent);
+                        let Some(moved) = moved(progress) else { continue };
+                        state.trace(&moved.task, traceparent);
                         self.progress(&mut state, id, moved);
                     }
                     self.moved.notify_one();

@@ -118,8 +118,12 @@ fn message(memory: &Memory, list: &TaskList, readers: &[u32], heartbeat: u64) ->
     });
     Message::SetTasks(v1::SetTasks {
         heartbeat,
-        sources: sources.iter().filter_map(|id| memory.source(*id)).map(json).collect(),
-        sinks: sinks.into_iter().map(json).collect(),
+        sources: sources
+            .iter()
+            .filter_map(|id| memory.source(*id))
+            .map(|spec| sent_source(memory, spec))
+            .collect(),
+        sinks: sinks.into_iter().map(|spec| sent_sink(memory, spec)).collect(),
         run: run.collect(),
         stop: stop.collect(),
         partitions: sets(memory, list),
@@ -155,6 +159,18 @@ fn sets(memory: &Memory, list: &TaskList) -> Vec<v1::PartitionSet> {
         })
     };
     sinks.into_iter().filter_map(set).collect()
+}
+
+/// A source as its worker gets it: the options of its credential in place of the credential's name. This stream is the only
+/// way that secrets take to workers, and those keep them in memory alone. What cannot be put in place is said by the worker, which
+/// cannot build the source.
+fn sent_source(memory: &Memory, spec: &model::SourceSpec) -> Vec<u8> {
+    memory.registry.expanded_source(spec).map_or_else(|_| json(spec), |spec| json(&spec))
+}
+
+/// The same of a sink.
+fn sent_sink(memory: &Memory, spec: &model::SinkSpec) -> Vec<u8> {
+    memory.registry.expanded_sink(spec).map_or_else(|_| json(spec), |spec| json(&spec))
 }
 
 fn json<T: serde::Serialize>(spec: &T) -> Vec<u8> {

@@ -51,7 +51,8 @@ impl session_server::Session for SessionService {
                 let redirect = v1::Redirect { leader: leader.unwrap_or_default() };
                 let message = Some(Message::Redirect(redirect));
                 // Cannot fail: the channel is new and its other end is in our hand.
-                let _ = out.try_send(Ok(v1::CoordinatorMessage { message, ..v1::CoordinatorMessage::default() }));
+                let _ =
+                    out.try_send(Ok(v1::CoordinatorMessage { message, ..v1::CoordinatorMessage::default() }));
             }
         }
         Ok(Response::new(ReceiverStream::new(stream)))

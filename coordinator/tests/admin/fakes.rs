@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionError,
-    OptionKind, Reader, Registered, Registrar, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source,
-    SourceKind, SplitReader,
+    BatchLimits, Capability, CredentialKind, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef,
+    OptionError, OptionKind, Part, Reader, Registered, Registrar, Registry, Result, Run, Sink, SinkKind,
+    SinkWriter, Source, SourceKind, SplitReader,
 };
 use model::{
     Creation, Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, Split, SplitId, Start,
@@ -24,7 +24,8 @@ const OPTIONS: &[OptionDef] = &[
     OptionDef::new("stream", OptionKind::Text),
     OptionDef::new("reach", OptionKind::OneOf(&["always", "never"])),
     OptionDef::new("scan.startup.mode", OptionKind::OneOf(&["earliest", "latest", "timestamp"])),
-    OptionDef::new("password", OptionKind::Text),
+    OptionDef::new("user", OptionKind::Text),
+    OptionDef::secret("password"),
     OptionDef::new("validate", OptionKind::Boolean),
     OptionDef::new("service", OptionKind::Text),
     OptionDef::new("name", OptionKind::Text),
@@ -155,7 +156,12 @@ impl Source for Fake {
             range: None,
             closed: false,
         };
-        Ok(Listing { creation: self.creation, splits: (0..self.splits).map(split).collect(), now: None })
+        Ok(Listing {
+            creation: self.creation,
+            splits: (0..self.splits).map(split).collect(),
+            now: None,
+            retention: None,
+        })
     }
     async fn is_gone(&self, _: &SplitId) -> Result<bool> {
         Ok(false)
@@ -190,9 +196,26 @@ fn build_sink(_: &SinkSpec, own: &Options) -> Result<Arc<dyn Sink>, OptionError>
     Ok(Arc::new(Fake::read(own)?))
 }
 
+const PAIR: CredentialKind = CredentialKind {
+    name: "pair",
+    connectors: &["fake"],
+    parts: &[
+        Part::identity("user", true),
+        Part::secret("password", true),
+        Part::option(OptionDef::new("reach", OptionKind::OneOf(&["always", "never"])), "reach"),
+    ],
+    excludes: &[],
+    family: "user.*",
+    finish: |_, _| Ok(()),
+};
+
+/// Of no connector that there is.
+const OTHER: CredentialKind = CredentialKind { name: "other", connectors: &["another"], ..PAIR };
+
 /// A registry with both under the name `fake`.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
+    registry.add_credential(PAIR).add_credential(OTHER);
     registry.add_source(SourceKind {
         name: "fake",
         options: OPTIONS,

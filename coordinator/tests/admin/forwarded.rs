@@ -5,7 +5,8 @@ use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 use daemon::tls::{Tls, TlsClient, TlsConfig};
 use proto::{Wire, v1, v1::admin_client::AdminClient};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
 };
 use shardwright_coordinator::{AuthConfig, Config, Server};
 use store::{EmbeddedStore, MetadataStore};
@@ -58,7 +59,8 @@ async fn who_shows_nothing_does_not_become_the_administrator_by_way_of_a_followe
 #[tokio::test]
 async fn nobody_is_believed_who_says_whom_a_call_is_from() {
     let store: Arc<dyn MetadataStore> = Arc::new(EmbeddedStore::in_memory());
-    let leader = Coordinator::start_config(Arc::clone(&store), Config { auth: strict(), ..Config::default() }).await;
+    let leader =
+        Coordinator::start_config(Arc::clone(&store), Config { auth: strict(), ..Config::default() }).await;
     Caller::admin(&leader).run("CREATE USER boss; GRANT SYSTEM_ADMIN TO boss").await;
     let follower = Coordinator::start_config(store, Config { auth: strict(), ..Config::default() }).await;
     for cluster in [&leader, &follower] {
@@ -67,7 +69,9 @@ async fn nobody_is_believed_who_says_whom_a_call_is_from() {
             let names = BinaryMetadataValue::from_bytes(b"\x04boss");
             request.metadata_mut().insert_bin("shardwright-caller-names-bin", names);
             if marked {
-                request.metadata_mut().insert("shardwright-passed-on-by", "http://127.0.0.1:1".parse().unwrap());
+                request
+                    .metadata_mut()
+                    .insert("shardwright-passed-on-by", "http://127.0.0.1:1".parse().unwrap());
             }
             let status = cluster.client.clone().status(request).await.unwrap_err();
             assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
@@ -88,9 +92,11 @@ impl Authority {
     /// The files of a certificate for these names.
     fn files(&self, dir: &Path, names: &[&str]) -> TlsConfig {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name = DistinguishedName::new();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let write = |end: &str, text: String| {
             let path = dir.join(format!("{}.{end}", names[0]));
@@ -131,14 +137,16 @@ impl Secured {
         let tls = Tls::open(&self.authority.files(self.dir.path(), &[name, "127.0.0.1"])).unwrap();
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), auth, ..Config::default() };
         let store = Arc::clone(&self.store);
-        let server = Server::start_secured(tls, config, fakes::registry(), store, self.cancel.clone()).await.unwrap();
+        let server =
+            Server::start_secured(tls, config, fakes::registry(), store, self.cancel.clone()).await.unwrap();
         server.local_addr()
     }
 
     /// A caller who shows a certificate for this name, or none.
     async fn caller(&self, address: SocketAddr, name: Option<&str>) -> Caller {
         let files = self.authority.files(self.dir.path(), &[name.unwrap_or("unused")]);
-        let (cert, key) = (files.cert_path.filter(|_| name.is_some()), files.key_path.filter(|_| name.is_some()));
+        let (cert, key) =
+            (files.cert_path.filter(|_| name.is_some()), files.key_path.filter(|_| name.is_some()));
         let tls = TlsClient::open(files.ca_path.as_deref(), cert.as_deref(), key.as_deref()).unwrap();
         let wire = Wire::secured(move |uri, _| {
             let tls = tls.clone();
@@ -156,7 +164,11 @@ async fn a_certificate_is_a_user_without_a_password_and_nobody_else() {
     let admin = scene.caller(address, None).await;
     admin.stays_out("this call needs a login").await;
     let admin = Caller::new(&admin.client, Some(crate::login::basic("admin", crate::login::ADMIN)));
-    admin.run("CREATE USER \"ops.example\"; CREATE USER bob PASSWORD 'some good password'; CREATE ROLE readers").await;
+    admin
+        .run(
+            "CREATE USER \"ops.example\"; CREATE USER bob PASSWORD 'some good password'; CREATE ROLE readers",
+        )
+        .await;
     let ops = scene.caller(address, Some("ops.example")).await;
     assert!(ops.run("SHOW USERS").await.rows[0].starts_with("ops.example|certificate or token|"));
     ops.lacks("SHOW WORKERS", "SELECT privilege on the cluster").await;

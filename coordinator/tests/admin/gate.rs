@@ -36,7 +36,10 @@ async fn who_shows_nothing_is_the_administrator_at_a_loopback_listener_only() {
                 let status = caller.refused("SHOW SOURCES").await;
                 assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status:?}");
                 assert_eq!(status.reason().as_deref(), Some("28000"), "{what}");
-                assert!(status.fact("hint").is_some_and(|hint| hint.contains("--user")), "{what}: {status:?}");
+                assert!(
+                    status.fact("hint").is_some_and(|hint| hint.contains("--user")),
+                    "{what}: {status:?}"
+                );
             }
         }
         cancel.cancel();
@@ -49,7 +52,11 @@ async fn a_wrong_password_and_an_unknown_user_read_alike() {
     let wrong = Caller::user(&cluster, "admin", "wrong").refused("SHOW SOURCES").await;
     let unknown = Caller::user(&cluster, "nobody", "wrong").refused("SHOW SOURCES").await;
     for (status, name) in [(&wrong, "admin"), (&unknown, "nobody")] {
-        assert_eq!((status.code(), status.reason().as_deref()), (Code::Unauthenticated, Some("28P01")), "{status:?}");
+        assert_eq!(
+            (status.code(), status.reason().as_deref()),
+            (Code::Unauthenticated, Some("28P01")),
+            "{status:?}"
+        );
         assert!(status.message().contains(name));
     }
     assert_eq!(wrong.message().replace("admin", "x"), unknown.message().replace("nobody", "x"));
@@ -145,7 +152,9 @@ async fn a_dropped_users_open_connection_is_worth_nothing() {
         for n in 0.. {
             admin.run(&format!("CREATE ROLE r{n}")).await;
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            while let Ok(Some(event)) = tokio::time::timeout(std::time::Duration::from_millis(50), events.next()).await {
+            while let Ok(Some(event)) =
+                tokio::time::timeout(std::time::Duration::from_millis(50), events.next()).await
+            {
                 if let Err(status) = event {
                     return status;
                 }
@@ -167,7 +176,9 @@ async fn the_first_administrator_is_made_once() {
     let first = Coordinator::start_config(Arc::clone(&store), config(strict())).await;
     let admin = Caller::admin(&first);
     assert_eq!(admin.run("SHOW USERS").await.rows.len(), 1);
-    admin.run("ALTER USER admin PASSWORD 'another good one'; CREATE USER second PASSWORD 'a second good one'").await;
+    admin
+        .run("ALTER USER admin PASSWORD 'another good one'; CREATE USER second PASSWORD 'a second good one'")
+        .await;
     let admin = Caller::user(&first, "admin", "another good one");
     admin.run("GRANT SYSTEM_ADMIN TO second").await;
     first.stop().await;
@@ -262,7 +273,8 @@ async fn no_password_is_in_any_answer_event_or_key() {
     let view = cluster.view().await;
     assert_eq!(view.grantees.len(), 2);
     let stored = cluster.store.list(&store::Keyspace::new("shardwright").all()).await.unwrap();
-    let stored: String = stored.entries.iter().map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
+    let stored: String =
+        stored.entries.iter().map(|entry| String::from_utf8_lossy(&entry.value).into_owned()).collect();
     assert!(stored.contains("$argon2id$") && !stored.contains(canary) && !stored.contains(ADMIN));
     assert!(!format!("{view:?}").contains("$argon2"), "nor shown by mistake");
 }

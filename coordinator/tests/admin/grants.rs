@@ -57,13 +57,21 @@ async fn typed_calls_ask_for_the_same() {
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("ADMIN privilege on sink \"public.k\" is required"), "{status:?}");
     admin.run("GRANT SELECT ON SINK k TO alice").await;
-    assert_eq!(client.pause_sink(pause()).await.unwrap_err().code(), Code::PermissionDenied, "SELECT is not ADMIN");
+    assert_eq!(
+        client.pause_sink(pause()).await.unwrap_err().code(),
+        Code::PermissionDenied,
+        "SELECT is not ADMIN"
+    );
     admin.run("GRANT ADMIN ON SINK k TO alice").await;
     client.pause_sink(pause()).await.unwrap();
     let drain = || alice.asks(v1::DrainWorkerRequest { worker: "w".to_owned(), undo: false });
     assert_eq!(client.drain_worker(drain()).await.unwrap_err().code(), Code::PermissionDenied);
     admin.run("GRANT ADMIN ON CLUSTER TO alice").await;
-    assert_eq!(client.drain_worker(drain()).await.unwrap_err().code(), Code::NotFound, "there is no such worker");
+    assert_eq!(
+        client.drain_worker(drain()).await.unwrap_err().code(),
+        Code::NotFound,
+        "there is no such worker"
+    );
 }
 
 #[tokio::test]
@@ -71,7 +79,9 @@ async fn lists_leave_out_what_one_may_not_see() {
     let (cluster, admin) = scene(&["alice"]).await;
     admin.run(&format!("{}; {}", source("t", ""), sink("kt", "t", ""))).await;
     let alice = Caller::user(&cluster, "alice", GOOD);
-    for text in ["SHOW SOURCES", "SHOW SINKS", "SHOW SPLITS", "SHOW CREDENTIALS", "SELECT * FROM sys.source_errors"] {
+    for text in
+        ["SHOW SOURCES", "SHOW SINKS", "SHOW SPLITS", "SHOW CREDENTIALS", "SELECT * FROM sys.source_errors"]
+    {
         assert!(alice.run(text).await.rows.is_empty(), "{text}");
     }
     let status = alice.client.clone().status(alice.asks(v1::StatusRequest {})).await.unwrap().into_inner();
@@ -86,7 +96,11 @@ async fn lists_leave_out_what_one_may_not_see() {
         let refused = alice.refused(text).await;
         assert_eq!(refused.code(), Code::PermissionDenied, "{text}: {refused:?}");
         let absent = alice.refused(&text.replace(status, "zz")).await;
-        assert_eq!(absent.message().replace("zz", status), refused.message(), "whether it is there is not said");
+        assert_eq!(
+            absent.message().replace("zz", status),
+            refused.message(),
+            "whether it is there is not said"
+        );
     }
     let hint = format!("{:?}", alice.refused("SELECT * FROM sys.t_progres").await);
     assert!(!hint.contains("`t_progress`"), "{hint}");
@@ -97,7 +111,9 @@ async fn lists_leave_out_what_one_may_not_see() {
 async fn roles_bring_what_was_granted_to_them_through_others_too() {
     let (cluster, admin) = scene(&["alice"]).await;
     let alice = Caller::user(&cluster, "alice", GOOD);
-    admin.run("CREATE ROLE readers; CREATE ROLE staff; GRANT SELECT ON s TO readers; GRANT readers TO staff").await;
+    admin
+        .run("CREATE ROLE readers; CREATE ROLE staff; GRANT SELECT ON s TO readers; GRANT readers TO staff")
+        .await;
     alice.lacks("DESCRIBE s", "SELECT privilege on source \"public.s\"").await;
     admin.run("GRANT staff TO alice").await;
     alice.run("DESCRIBE s").await;
@@ -131,10 +147,16 @@ async fn what_was_passed_on_goes_with_what_it_rests_on() {
     carol.run("DESCRIBE s").await;
     let refused = admin.refused("REVOKE SELECT ON s FROM alice").await;
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
-    assert!(refused.message().contains("dependent privileges exist: SELECT of \"bob\", SELECT of \"carol\""), "{refused:?}");
+    assert!(
+        refused.message().contains("dependent privileges exist: SELECT of \"bob\", SELECT of \"carol\""),
+        "{refused:?}"
+    );
     carol.run("DESCRIBE s").await;
     let answer = admin.run("REVOKE GRANT OPTION FOR SELECT ON s FROM alice CASCADE").await;
-    assert_eq!(answer.notices, ["revoke cascades to SELECT of \"bob\"", "revoke cascades to SELECT of \"carol\""]);
+    assert_eq!(
+        answer.notices,
+        ["revoke cascades to SELECT of \"bob\"", "revoke cascades to SELECT of \"carol\""]
+    );
     alice.run("DESCRIBE s").await;
     bob.lacks("DESCRIBE s", "SELECT privilege on source \"public.s\"").await;
     // Given again, it does not come back to those who lost it.
@@ -172,7 +194,9 @@ async fn a_user_who_owns_something_is_not_dropped() {
     alice.run(&format!("{}; {}", source("a", ""), sink("b", "a", ""))).await;
     let refused = admin.refused("DROP USER alice").await;
     assert!(refused.message().contains("user \"alice\" owns 2 object(s)"), "{refused:?}");
-    assert!(alice.run("SHOW GRANTS").await.rows.contains(&"alice|OWNER|sink \"public.b\"|yes|NULL".to_owned()));
+    assert!(
+        alice.run("SHOW GRANTS").await.rows.contains(&"alice|OWNER|sink \"public.b\"|yes|NULL".to_owned())
+    );
     alice.run("DROP SOURCE a CASCADE").await;
     admin.run("DROP USER alice").await;
     assert_eq!(
@@ -223,6 +247,10 @@ async fn whoever_turns_an_object_elsewhere_must_be_allowed_to_use_its_credential
     alice.run("GRANT READ ON CREDENTIAL c TO bob").await;
     bob.run("ALTER SINK mine SET (stream = '7')").await;
     bob.lacks("DROP CREDENTIAL c", "ADMIN privilege on credential \"public.c\"").await;
-    assert_eq!(bob.run("DROP CREDENTIAL *").await.tags, ["DROP CREDENTIAL"], "there is none that he administers");
+    assert_eq!(
+        bob.run("DROP CREDENTIAL *").await.tags,
+        ["DROP CREDENTIAL"],
+        "there is none that he administers"
+    );
     assert_eq!(alice.run("SHOW CREDENTIALS").await.rows.len(), 1);
 }

@@ -39,7 +39,11 @@ pub async fn guarded(auth: AuthConfig) -> Coordinator {
 }
 
 /// A coordinator that takes its listener, which is on this machine, for this one.
-pub async fn at(listener: SocketAddr, auth: AuthConfig, store: Arc<dyn MetadataStore>) -> (SocketAddr, CancellationToken) {
+pub async fn at(
+    listener: SocketAddr,
+    auth: AuthConfig,
+    store: Arc<dyn MetadataStore>,
+) -> (SocketAddr, CancellationToken) {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let config = Config { auth, advertise: Some(format!("http://{address}")), ..Config::default() };

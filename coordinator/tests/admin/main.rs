@@ -4,7 +4,13 @@
 
 mod calls;
 mod catalog;
+mod credentials;
 mod fakes;
+mod forwarded;
+mod gate;
+mod grants;
+mod login;
 mod registrations;
 mod setup;
 mod statements;
+mod tokens;

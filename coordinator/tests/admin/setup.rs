@@ -6,7 +6,7 @@ use proto::{
     StatusExt,
     v1::{self, admin_client::AdminClient, execute_reply::Answer},
 };
-use shardwright_coordinator::{Config, Server};
+use shardwright_coordinator::{Config, Server, Vault};
 use store::{EmbeddedStore, Keyspace, MetadataStore, View};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -48,12 +48,41 @@ impl Coordinator {
 
     /// A coordinator on this store.
     pub async fn start_on(store: Arc<dyn MetadataStore>) -> Self {
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+        Self::start_with(store, Vault::default()).await
+    }
+
+    /// A coordinator on this store, with these keys.
+    pub async fn start_with(store: Arc<dyn MetadataStore>, vault: Vault) -> Self {
+        Self::start_config(store, Config { vault, ..Config::default() }).await
+    }
+
+    /// A coordinator with these settings on a free port.
+    pub async fn start_config(store: Arc<dyn MetadataStore>, config: Config) -> Self {
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let cancel = CancellationToken::new();
         let server =
             Server::start(config, fakes::registry(), Arc::clone(&store), cancel.clone()).await.unwrap();
         let client = AdminClient::connect(format!("http://{}", server.local_addr())).await.unwrap();
         Self { server, client, store, cancel }
+    }
+
+    /// Stops it, and waits until it leads no more.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        let (key, deadline) =
+            (Keyspace::new(&Config::default().cluster).leader(), tokio::time::Instant::now() + PATIENCE);
+        while self.store.list(&key).await.unwrap().get(&key).is_some() {
+            assert!(tokio::time::Instant::now() < deadline, "it does not resign");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Why a coordinator on this store gives up.
+    pub async fn never_leads(store: Arc<dyn MetadataStore>) -> String {
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+        let server = Server::start(config, fakes::registry(), store, CancellationToken::new()).await.unwrap();
+        let ended = tokio::time::timeout(PATIENCE, server.join()).await.expect("it gives up");
+        ended.expect_err("it cannot lead").to_string()
     }
 
     /// Runs statements; panics if one is refused.

@@ -79,7 +79,9 @@ impl Signer {
                 let point = key.public_key().as_ref();
                 json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..]), "kid": id, "use": "sig"})
             }
-            Self::EdDsa(key) => json!({"kty": "OKP", "crv": "Ed25519", "x": b64(key.public_key()), "kid": id}),
+            Self::EdDsa(key) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": b64(key.public_key()), "kid": id})
+            }
             Self::Rs256(key) => {
                 // PKCS #1: a sequence of n, with a zero before its 256 bytes, and e, in 3 bytes.
                 let der = key.public_key().as_ref();
@@ -166,7 +168,9 @@ fn but(claim: &str, value: Value) -> Value {
 async fn scene() -> (Coordinator, Issuer) {
     let issuer = Issuer::start().await;
     let cluster = guarded(issuer.settings()).await;
-    Caller::admin(&cluster).run("CREATE USER alice; CREATE ROLE readers; GRANT SELECT ON CLUSTER TO readers").await;
+    Caller::admin(&cluster)
+        .run("CREATE USER alice; CREATE ROLE readers; GRANT SELECT ON CLUSTER TO readers")
+        .await;
     (cluster, issuer)
 }
 
@@ -183,7 +187,9 @@ async fn a_token_of_the_issuer_is_its_user() {
     let alice = Caller::token(&cluster, &issuer.token(&claims()));
     assert!(alice.run("SHOW USERS").await.rows[0].starts_with("alice|certificate or token|"));
     alice.lacks("SHOW WORKERS", "SELECT privilege on the cluster").await;
-    alice.lacks("ALTER USER alice PASSWORD 'one that outlives the token'", "SYSTEM_USER_ADMIN privilege").await;
+    alice
+        .lacks("ALTER USER alice PASSWORD 'one that outlives the token'", "SYSTEM_USER_ADMIN privilege")
+        .await;
     let many = Caller::token(&cluster, &issuer.token(&but("aud", json!(["other", AUDIENCE]))));
     many.run("SHOW SOURCES").await;
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 1, "keys are kept");
@@ -285,7 +291,9 @@ async fn a_token_signed_with_a_public_key_as_a_shared_secret_is_refused() {
 async fn a_token_signed_by_a_key_that_is_not_published_is_refused() {
     let (cluster, issuer) = scene().await;
     let own = Signer::es256();
-    Caller::token(&cluster, &own.token("mine", &claims())).stays_out("a key that its issuer does not publish").await;
+    Caller::token(&cluster, &own.token("mine", &claims()))
+        .stays_out("a key that its issuer does not publish")
+        .await;
     // Under the name of one that is.
     Caller::token(&cluster, &own.token("one", &claims())).stays_out("signature of the token is wrong").await;
     // With the key in its own header, and with where to fetch it from.
@@ -309,7 +317,12 @@ async fn a_new_key_is_found_and_one_that_is_published_no_more_is_refused() {
     old.run("SHOW SOURCES").await;
     let random = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let (rsa, ed) = (Signer::Rs256(random), Signer::EdDsa(Ed25519KeyPair::generate().unwrap()));
-    issuer.publish(&[json!({"kty": "oct", "k": "c2VjcmV0"}), json!(7), rsa.public("two"), ed.public("three")]);
+    issuer.publish(&[
+        json!({"kty": "oct", "k": "c2VjcmV0"}),
+        json!(7),
+        rsa.public("two"),
+        ed.public("three"),
+    ]);
     for (key, id) in [(&rsa, "two"), (&ed, "three")] {
         let caller = Caller::token(&cluster, &key.token(id, &claims()));
         let deadline = tokio::time::Instant::now() + PATIENCE;

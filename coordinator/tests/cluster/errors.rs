@@ -95,7 +95,7 @@ async fn a_source_with_many_bad_records_does_not_push_out_those_of_another() {
     create(&leader, "noisy", vec![open("s0", &[])]).await;
     let splits = vec![open("q0", &[])];
     fake_source::stream("quiet", |known| known.splits = splits.clone());
-    let listing = Listing { creation: fake_source::CREATION, splits, now: None };
+    let listing = Listing { creation: fake_source::CREATION, splits, now: None, retention: None };
     let quiet = leader.create_source(source("views", "quiet"), Some(&listing)).await.unwrap();
     leader.create_sink(sink("kept", &quiet)).await.unwrap();
     let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;

@@ -65,7 +65,7 @@ impl Source for FakeSource {
         let stream = STREAMS.lock().unwrap().get(&self.0).cloned().unwrap_or_default();
         match stream.fails {
             Some(why) => Err(Error::new(ErrorKind::Unavailable, why)),
-            None => Ok(Listing { creation: CREATION, splits: stream.splits, now: None }),
+            None => Ok(Listing { creation: CREATION, splits: stream.splits, now: None, retention: None }),
         }
     }
     async fn is_gone(&self, split: &SplitId) -> Result<bool> {

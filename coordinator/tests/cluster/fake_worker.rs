@@ -203,6 +203,7 @@ pub fn progress(run: &v1::RunTask, serial: u64, position: &Position) -> v1::Task
         records: serial * 10,
         caught_up_at_ms: None,
         gap: String::new(),
+        traceparent: String::new(),
     }
 }
 

@@ -233,6 +233,19 @@ async fn a_leader_that_cannot_confirm_itself_answers_nobody_and_heals() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_told_to_stop_while_its_store_is_away_stops() {
+    let fake = Arc::new(FakeStore::new());
+    let store: Arc<dyn MetadataStore> = fake.clone();
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), timing: timing(), ..Config::default() };
+    let cancel = CancellationToken::new();
+    let server = Server::start(config, fake_source::registry(), store, cancel.clone()).await.unwrap();
+    server.handle().leader(Duration::from_secs(20)).await.unwrap();
+    fake.away.store(true, Ordering::SeqCst);
+    cancel.cancel();
+    tokio::time::timeout(Duration::from_secs(20), server.join()).await.expect("it hangs").unwrap();
+}
+
+#[tokio::test]
 async fn a_store_of_a_newer_release_stops_the_coordinator_with_a_clear_line() {
     let store = memory();
     let keys = Keyspace::new(&Config::default().cluster);

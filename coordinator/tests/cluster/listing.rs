@@ -27,7 +27,7 @@ async fn completed_after(stream: &'static str, fate: Fate) {
     fake_source::stream(stream, |known| known.splits = many());
     // The second part loses its answer, and with it the leader its office.
     fake.lose_answer("s150", fate);
-    let listing = Listing { creation: CREATION, splits: many(), now: None };
+    let listing = Listing { creation: CREATION, splits: many(), now: None, retention: None };
     let created = leader.create_source(source("clicks", stream), Some(&listing)).await.unwrap();
     assert_eq!(fake.lost.load(Ordering::SeqCst), 1);
     let half = view(&store).await;

@@ -117,8 +117,9 @@ impl Scene {
         };
         sender.send(v1::WorkerMessage { message: Some(up::Message::Hello(hello)) }).await.unwrap();
         let mut client = SessionClient::new(channel);
-        let mut down = client.attach(ReceiverStream::new(messages)).await.map_err(told)?.into_inner();
-        match down.message().await.map_err(told)?.and_then(|message| message.message) {
+        let mut down =
+            client.attach(ReceiverStream::new(messages)).await.map_err(|s| told(wire, s))?.into_inner();
+        match down.message().await.map_err(|s| told(wire, s))?.and_then(|message| message.message) {
             // Nobody leads yet.
             Some(down::Message::Redirect(_)) | None => Box::pin(self.attach(wire, worker)).await,
             Some(first) => Ok(first),
@@ -128,7 +129,7 @@ impl Scene {
     async fn status(&self, wire: &Wire) -> Result<v1::StatusReply, Status> {
         let channel = wire.connect(&wire.endpoint(&self.url()).unwrap()).await.map_err(|e| broken(&e))?;
         let reply = AdminClient::new(channel).status(StatusRequest {}).await;
-        reply.map(tonic::Response::into_inner).map_err(told)
+        reply.map(tonic::Response::into_inner).map_err(|s| told(wire, s))
     }
 }
 
@@ -155,9 +156,9 @@ fn broken(error: &dyn std::error::Error) -> Status {
     Status::unavailable(text)
 }
 
-fn told(status: Status) -> Status {
-    match status.source() {
-        Some(error) => broken(error),
+fn told(wire: &Wire, status: Status) -> Status {
+    match wire.complaint() {
+        Some(complaint) => Status::unavailable(complaint),
         None => status,
     }
 }

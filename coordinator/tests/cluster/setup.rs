@@ -166,7 +166,7 @@ pub async fn create(
     splits: Vec<model::Split>,
 ) -> (Arc<SourceSpec>, Arc<SinkSpec>) {
     fake_source::stream(stream, |known| known.splits = splits.clone());
-    let listing = Listing { creation: Creation(CREATION.0), splits, now: None };
+    let listing = Listing { creation: Creation(CREATION.0), splits, now: None, retention: None };
     let source = leader.create_source(source("clicks", stream), Some(&listing)).await.unwrap();
     let sink = leader.create_sink(sink("out", &source)).await.unwrap();
     (source, sink)

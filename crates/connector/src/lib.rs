@@ -5,6 +5,7 @@
 //! claim of every implementation.
 
 mod capability;
+mod credential;
 mod error;
 mod options;
 mod registry;
@@ -13,8 +14,9 @@ mod source;
 pub mod suite;
 
 pub use capability::Capability;
+pub use credential::{CredentialKind, Credentials, IDENTITY, Part, SECRET, missing as missing_part};
 pub use error::{Error, ErrorKind, Result};
-pub use options::{OptionDef, OptionError, OptionKind, Reader, nearest};
+pub use options::{OptionDef, OptionError, OptionKind, Reader, looks_secret, nearest};
 pub use registry::{BuildSink, BuildSource, DistributionKind, Registry, SinkKind, SourceKind};
 pub use sink::{
     BatchLimits, COMMON, Delivery, KeyRule, Ordering, Rejected, Run, Sink, SinkCommon, SinkWriter, Takeover,

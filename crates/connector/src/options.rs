@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use model::{Options, is_secret_option, mask_url};
+use model::{Options, is_secret_option, shown_value};
+use secrecy::SecretString;
 
 /// What the value of an option may be.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +46,22 @@ pub struct OptionDef {
     pub kind: OptionKind,
     /// What holds when it is absent, for documentation.
     pub default: Option<&'static str>,
+    /// Its value is never shown, and never stored in plain text. Its names must say so too ([`model::is_secret_option`]):
+    /// who masks a text knows nothing but names.
+    pub secret: bool,
 }
 
 impl OptionDef {
     /// An option without aliases and default.
     #[must_use]
     pub const fn new(name: &'static str, kind: OptionKind) -> Self {
-        Self { name, aliases: &[], kind, default: None }
+        Self { name, aliases: &[], kind, default: None, secret: false }
+    }
+
+    /// A text that is never shown.
+    #[must_use]
+    pub const fn secret(name: &'static str) -> Self {
+        Self { name, aliases: &[], kind: OptionKind::Text, default: None, secret: true }
     }
 
     /// With other accepted names.
@@ -85,7 +95,7 @@ impl OptionError {
     /// The value is not what it should be. Secrets are masked.
     #[must_use]
     pub fn invalid(name: &str, expected: &str, found: &str) -> Self {
-        let found = if is_secret_option(name) { model::MASK.to_owned() } else { mask_url(found) };
+        let found = shown_value(name, found);
         Self { message: format!("invalid value for option `{name}`: expected {expected}, found \"{found}\"") }
     }
 
@@ -102,12 +112,11 @@ impl OptionError {
                 .flat_map(|d| std::iter::once(d.name).chain(d.aliases.iter().copied()))
         };
         // A mistyped name of a secret has a secret behind it.
-        let secret =
-            |name: &str| is_secret_option(name) || nearest(name, names()).is_some_and(is_secret_option);
+        let secret = |name: &str| looks_secret(name) || nearest(name, names()).is_some_and(is_secret_option);
         let shown: Vec<String> = unknown
             .iter()
             .map(|(name, value)| {
-                let value = if secret(name) { model::MASK.to_owned() } else { mask_url(value) };
+                let value = if secret(name) { model::MASK.to_owned() } else { shown_value(name, value) };
                 format!("\"{name}\": \"{value}\"")
             })
             .collect();
@@ -129,6 +138,16 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
+/// Whether the value of such a name is better not shown; more generous than the list of secret options, because names are
+/// mistyped.
+#[must_use]
+pub fn looks_secret(name: &str) -> bool {
+    const WORDS: &[&str] =
+        &["pass", "pwd", "secret", "token", "passphrase", "private", "jaas", "apikey", "api_key"];
+    let lower = name.to_ascii_lowercase();
+    is_secret_option(name) || WORDS.iter().any(|word| lower.contains(word))
+}
+
 /// The known name nearest to what was typed, if any is near enough to be meant.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -139,10 +158,10 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Options under their canonical names, checked against definitions.
+/// Options under their canonical names, checked against definitions. `Debug` shows no secret.
 #[derive(Debug)]
 pub struct Reader {
-    values: BTreeMap<&'static str, String>,
+    values: Options,
     defs: Vec<&'static OptionDef>,
 }
 
@@ -157,11 +176,11 @@ impl Reader {
         if !unknown.is_empty() {
             return Err(OptionError::unknown(&unknown, &[defs, crate::COMMON]));
         }
-        let mut values = BTreeMap::new();
+        let mut values = Options::default();
         for (name, value) in options.iter() {
             let Some(def) = find(name) else { continue };
             check(def, value)?;
-            if values.insert(def.name, value.to_owned()).is_some() {
+            if values.insert(def.name, value).is_some() {
                 return Err(OptionError::config(format!("duplicate option `{}`", def.name)));
             }
         }
@@ -170,12 +189,18 @@ impl Reader {
 
     fn value(&self, name: &str) -> Option<&str> {
         debug_assert!(self.defs.iter().any(|d| d.name == name), "option {name} is not defined");
-        self.values.get(name).map(String::as_str)
+        self.values.get(name)
     }
 
     /// The text, if given.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, OptionError> {
         Ok(self.value(name).map(str::to_owned))
+    }
+
+    /// The secret, if given.
+    pub fn secret(&mut self, name: &str) -> Result<Option<SecretString>, OptionError> {
+        debug_assert!(self.defs.iter().any(|d| d.name == name && d.secret), "option {name} is no secret");
+        Ok(self.value(name).map(SecretString::from))
     }
 
     /// The text, or ``missing field `name` ``.
@@ -212,7 +237,7 @@ impl Reader {
     }
 }
 
-fn check(def: &OptionDef, value: &str) -> Result<(), OptionError> {
+pub(crate) fn check(def: &OptionDef, value: &str) -> Result<(), OptionError> {
     let wrong = |expected: &str| Err(OptionError::invalid(def.name, expected, value));
     match def.kind {
         OptionKind::Text => Ok(()),

@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use model::{Encode, Format, IncludeKind, Options, SinkSpec, SourceSpec};
+use model::{CREDENTIAL, CredentialSpec, Encode, Format, IncludeKind, Options, SinkSpec, SourceSpec};
 
-use crate::{BatchLimits, KeyRule, OptionDef, OptionError, Sink, SinkCommon, Source};
+use crate::{
+    BatchLimits, CredentialKind, Credentials, KeyRule, OptionDef, OptionError, Sink, SinkCommon, Source,
+};
+
+/// The options under this are those of the dead-letter sink.
+const DEAD_LETTER: &str = "dead_letter.";
 
 /// A kind of source: what `CREATE SOURCE … WITH (connector = 'name')` may say, and how one is made.
 #[derive(Clone)]
@@ -63,11 +68,13 @@ pub struct SinkKind {
     pub build: BuildSink,
 }
 
-/// Connectors by name.
+/// Connectors by name, and the credentials that their objects may name.
 #[derive(Clone, Default)]
 pub struct Registry {
     sources: BTreeMap<&'static str, SourceKind>,
     sinks: BTreeMap<&'static str, SinkKind>,
+    kinds: BTreeMap<&'static str, CredentialKind>,
+    credentials: Arc<Credentials>,
 }
 
 impl Registry {
@@ -87,6 +94,88 @@ impl Registry {
     pub fn add_sink(&mut self, kind: SinkKind) -> &mut Self {
         self.sinks.insert(kind.name, kind);
         self
+    }
+
+    /// Adds a kind of credential; a later one of the same name replaces it.
+    pub fn add_credential(&mut self, kind: CredentialKind) -> &mut Self {
+        self.kinds.insert(kind.name, kind);
+        self
+    }
+
+    /// The same connectors, with these credentials.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Arc<Credentials>) -> Self {
+        Self { credentials, ..self.clone() }
+    }
+
+    /// The kind of credential `name`, or the error that users read.
+    pub fn credential(&self, name: &str) -> Result<&CredentialKind, OptionError> {
+        self.kinds.get(name).ok_or_else(|| {
+            let known = self.kinds.keys().copied().collect::<Vec<_>>().join(", ");
+            let text = format!("unsupported credential type \"{name}\"");
+            OptionError::config(match crate::nearest(name, self.kinds.keys().copied()) {
+                Some(near) => format!("{text}\nHint: did you mean `{near}`?"),
+                None => format!("{text}\nHint: accept [{known}]"),
+            })
+        })
+    }
+
+    /// Whether one of the credentials is this object.
+    #[must_use]
+    pub fn has_credential(&self, id: model::ObjectId) -> bool {
+        self.credentials.values().any(|spec| spec.id == id)
+    }
+
+    /// Every kind of credential, sorted by name.
+    pub fn credentials(&self) -> impl Iterator<Item = &CredentialKind> {
+        self.kinds.values()
+    }
+
+    /// The kind of the credential of this name, if there is one.
+    #[must_use]
+    pub fn kind_of(&self, credential: &str) -> Option<&CredentialKind> {
+        self.kinds.get(self.credentials.get(credential)?.kind.as_str())
+    }
+
+    /// The options that a credential stands for, checked.
+    pub fn expand(&self, spec: &CredentialSpec) -> Result<Options, OptionError> {
+        self.credential(&spec.kind)?.expand(spec)
+    }
+
+    /// The source with the options of the credentials that it names in their place: what a worker gets.
+    pub fn expanded_source(&self, spec: &SourceSpec) -> Result<SourceSpec, OptionError> {
+        let own = self.resolved(&spec.connector, self.source(&spec.connector)?.options, &spec.options)?;
+        Ok(SourceSpec { options: self.with_dead_letters(own)?, ..spec.clone() })
+    }
+
+    /// As [`Registry::expanded_source`], of a sink.
+    pub fn expanded_sink(&self, spec: &SinkSpec) -> Result<SinkSpec, OptionError> {
+        let own = self.resolved(&spec.connector, self.sink(&spec.connector)?.options, &spec.options)?;
+        Ok(SinkSpec { options: self.with_dead_letters(own)?, ..spec.clone() })
+    }
+
+    /// The options of an object of this connector, `credential` replaced by what it stands for.
+    fn resolved(&self, connector: &str, defs: &[OptionDef], own: &Options) -> Result<Options, OptionError> {
+        let Some(name) = own.get(CREDENTIAL) else { return Ok(own.clone()) };
+        let spec = self
+            .credentials
+            .get(name)
+            .ok_or_else(|| OptionError::config(format!("credential \"{name}\" does not exist")))?;
+        self.credential(&spec.kind)?.merged(connector, defs, (own, spec))
+    }
+
+    fn with_dead_letters(&self, mut options: Options) -> Result<Options, OptionError> {
+        let target = options.under(DEAD_LETTER);
+        let (Some(connector), Some(_)) = (target.get("connector"), target.get(CREDENTIAL)) else {
+            return Ok(options);
+        };
+        let own: Options = target.iter().filter(|(name, _)| *name != "connector").collect();
+        let resolved = self.resolved(connector, self.sink(connector)?.options, &own)?;
+        options.remove(&format!("{DEAD_LETTER}{CREDENTIAL}"));
+        for (name, value) in resolved.iter() {
+            options.insert(format!("{DEAD_LETTER}{name}"), value);
+        }
+        Ok(options)
     }
 
     /// The kind of source `name`, or the error that users read.
@@ -116,7 +205,8 @@ impl Registry {
     pub fn build_source(&self, spec: &SourceSpec) -> Result<Arc<dyn Source>, OptionError> {
         let kind = self.source(&spec.connector)?;
         let mut own = spec.clone();
-        own.options = spec.options.iter().filter(|(name, _)| !name.starts_with("dead_letter.")).collect();
+        own.options = spec.options.iter().filter(|(name, _)| !name.starts_with(DEAD_LETTER)).collect();
+        own.options = self.resolved(&spec.connector, kind.options, &own.options)?;
         (kind.build)(&own)
     }
 
@@ -124,6 +214,7 @@ impl Registry {
     pub fn build_sink(&self, spec: &SinkSpec) -> Result<(Arc<dyn Sink>, SinkCommon), OptionError> {
         let kind = self.sink(&spec.connector)?;
         let (common, own) = SinkCommon::read(&spec.options, kind.limits)?;
+        let own = self.resolved(&spec.connector, kind.options, &own)?;
         Ok(((kind.build)(spec, &own)?, common))
     }
 

@@ -6,7 +6,9 @@
 
 mod access;
 mod clock;
+pub(crate) mod credential;
 mod failure;
+pub(crate) mod identity;
 pub(crate) mod puts;
 pub(crate) mod records;
 mod service;

@@ -3,6 +3,7 @@
 //! Every other crate speaks in these types. What is stored in the metadata store or sent in the session is `serde`-able;
 //! what flows with the data (`RawRecord`, `Batch`) is not.
 
+mod access;
 mod batch;
 mod id;
 mod options;
@@ -13,15 +14,16 @@ mod spec;
 mod split;
 mod task;
 
+pub use access::{Grant, Grantee, GranteeKind, PasswordHash, Privilege, Target};
 pub use batch::{Batch, Op, Ops};
 pub use id::{Creation, ObjectId, ParseIdError};
-pub use options::{MASK, Options, is_secret_option, mask_url};
+pub use options::{CREDENTIAL, MASK, Options, is_secret_option, is_secret_value, mask_url, shown_value};
 pub use position::{Cursor, Position, Start, StartFrom};
 pub use record::{RawRecord, Timestamp};
 pub use schema::{Column, Field, SqlType, numeric_arrow};
 pub use spec::{
-    Distribution, Encode, Format, FormatClause, Include, IncludeKind, ObjectKind, OnError, SinkSpec,
-    SourceSpec,
+    CredentialSpec, Distribution, Encode, Format, FormatClause, Include, IncludeKind, ObjectKind, OnError,
+    SinkSpec, SourceSpec,
 };
 pub use split::{HashRange, Split, SplitRecord, SplitState};
 pub use task::{

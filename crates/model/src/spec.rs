@@ -15,6 +15,8 @@ pub enum ObjectKind {
     Source,
     /// `CREATE SINK`
     Sink,
+    /// `CREATE CREDENTIAL`
+    Credential,
 }
 
 impl ObjectKind {
@@ -24,6 +26,7 @@ impl ObjectKind {
         match self {
             Self::Source => "source",
             Self::Sink => "sink",
+            Self::Credential => "credential",
         }
     }
 }
@@ -207,4 +210,24 @@ pub struct SinkSpec {
     /// Grows with each reset of its positions: what a transactional destination remembers of smaller ones is void.
     #[serde(default)]
     pub instance: u64,
+}
+
+/// A credential: the secret options of sources and sinks under a name of their own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CredentialSpec {
+    /// Made by the leader.
+    pub id: ObjectId,
+    /// As the user wrote it, folded.
+    pub name: String,
+    /// `TYPE`: which options it stands for, and which connectors take it.
+    pub kind: String,
+    /// `IDENTITY` and `SECRET` under the names `identity` and `secret`, and what `WITH OPTIONS` says.
+    pub options: Options,
+    /// When it was created (the leader's clock).
+    pub created_at: Timestamp,
+    /// Grows with each `ALTER`.
+    pub revision: u64,
+    /// True while not all who use it have a new revision since it was changed last. Whoever leads then completes that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewal_due: bool,
 }

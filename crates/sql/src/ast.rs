@@ -2,6 +2,8 @@
 
 use model::{ObjectKind, SqlType};
 
+pub mod access;
+
 /// Where something stands in the text. Places are not compared: two texts that say the same are equal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
@@ -161,6 +163,23 @@ pub struct CreateSink {
     pub format: Option<FormatSpec>,
 }
 
+/// `CREATE CREDENTIAL`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateCredential {
+    /// `OR REPLACE`
+    pub or_replace: bool,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: bool,
+    /// Its name.
+    pub name: ObjectName,
+    /// `TYPE`
+    pub kind: String,
+    /// Where the type stands.
+    pub place: Place,
+    /// `IDENTITY`, `SECRET` and what `WITH OPTIONS` says, names in lower case.
+    pub options: Vec<OptionEntry>,
+}
+
 /// What `ALTER SINK` changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkChange {
@@ -185,6 +204,8 @@ pub enum InspectTarget {
     Splits,
     /// `SHOW SCALE`
     Scale,
+    /// `SHOW CREDENTIALS`
+    Credentials,
 }
 
 /// One statement.
@@ -221,6 +242,32 @@ pub enum Statement {
         /// What changes.
         change: SinkChange,
     },
+    /// `CREATE CREDENTIAL`
+    CreateCredential(Box<CreateCredential>),
+    /// `ALTER CREDENTIAL name SET PROPERTY …`
+    AlterCredential {
+        /// Its name.
+        name: ObjectName,
+        /// What changes, `type` among it.
+        changes: Vec<OptionEntry>,
+    },
+    /// `DROP CREDENTIAL name | *`
+    DropCredential {
+        /// `IF EXISTS`
+        if_exists: bool,
+        /// Its name; `None` for all.
+        name: Option<ObjectName>,
+    },
+    /// `SHOW CREDENTIAL name | *`
+    ShowCredential {
+        /// Its name; `None` for all.
+        name: Option<ObjectName>,
+    },
+    /// `DESCRIBE CREDENTIAL name | *`
+    DescribeCredential {
+        /// Its name; `None` for all.
+        name: Option<ObjectName>,
+    },
     /// `SHOW …`
     Show {
         /// What is listed.
@@ -252,6 +299,8 @@ pub enum Statement {
         /// The relation or sink.
         name: ObjectName,
     },
+    /// Users, roles, grants.
+    Access(Box<access::AccessStatement>),
     /// `SELECT …` on the relations of the system.
     Select {
         /// The canonical text.
@@ -264,6 +313,40 @@ pub enum Statement {
 }
 
 impl Statement {
+    /// What it is and the names that it is about, for whoever tells of it; nothing else that was written.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            // Passwords are masked, and there is nothing else in it but names.
+            Self::Access(access) => access.to_string(),
+            _ => format!("{} {}", self.tag(), self.names().join(", ")).trim_end().to_owned(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let one = |name: &ObjectName| vec![name.to_string()];
+        match self {
+            Self::CreateSource(create) => one(&create.name),
+            Self::CreateSink(create) | Self::Explain(create) => one(&create.name),
+            Self::CreateCredential(create) => one(&create.name),
+            Self::Drop { name, .. }
+            | Self::AlterSource { name, .. }
+            | Self::AlterSink { name, .. }
+            | Self::AlterCredential { name, .. }
+            | Self::ShowCreate { name, .. }
+            | Self::ShowErrors { name }
+            | Self::Describe { name } => one(name),
+            Self::DropCredential { name, .. }
+            | Self::ShowCredential { name }
+            | Self::DescribeCredential { name } => {
+                vec![name.as_ref().map_or("*".to_owned(), ToString::to_string)]
+            }
+            Self::Show { target, .. } => vec![format!("{target:?}").to_uppercase()],
+            Self::Rebalance { .. } | Self::Access(_) => Vec::new(),
+            Self::Select { relations, .. } => relations.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     /// The tag of the answer, as psql prints it.
     #[must_use]
     pub fn tag(&self) -> &'static str {
@@ -274,10 +357,19 @@ impl Statement {
             Self::Rebalance { explain: false } => "REBALANCE",
             Self::Drop { kind: ObjectKind::Source, .. } => "DROP SOURCE",
             Self::Drop { kind: ObjectKind::Sink, .. } => "DROP SINK",
+            Self::Drop { kind: ObjectKind::Credential, .. } | Self::DropCredential { .. } => {
+                "DROP CREDENTIAL"
+            }
+            Self::CreateCredential(_) => "CREATE CREDENTIAL",
+            Self::AlterCredential { .. } => "ALTER CREDENTIAL",
             Self::AlterSource { .. } => "ALTER SOURCE",
             Self::AlterSink { .. } => "ALTER SINK",
-            Self::Show { .. } | Self::ShowCreate { .. } | Self::ShowErrors { .. } => "SHOW",
-            Self::Describe { .. } => "DESCRIBE",
+            Self::Show { .. }
+            | Self::ShowCreate { .. }
+            | Self::ShowErrors { .. }
+            | Self::ShowCredential { .. } => "SHOW",
+            Self::Describe { .. } | Self::DescribeCredential { .. } => "DESCRIBE",
+            Self::Access(access) => access.tag(),
             Self::Select { .. } => "SELECT",
         }
     }

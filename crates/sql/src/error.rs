@@ -34,6 +34,8 @@ pub enum Code {
     DuplicateColumn,
     /// Other objects depend on it.
     InUse,
+    /// A privilege is missing.
+    Denied,
     /// The grammar knows it, this release does not do it.
     Unsupported,
     /// The object is not in the state that the statement needs.
@@ -54,6 +56,7 @@ impl Code {
             Self::UndefinedColumn => "42703",
             Self::DuplicateColumn => "42701",
             Self::InUse => "2BP01",
+            Self::Denied => "42501",
             Self::Unsupported => "0A000",
             Self::State => "55000",
         }
@@ -74,7 +77,7 @@ impl Code {
             | Self::UndefinedColumn
             | Self::DuplicateColumn
             | Self::State => "Catalog error: ",
-            Self::InUse => "Permission denied: ",
+            Self::InUse | Self::Denied => "Permission denied: ",
             Self::Unsupported => "not supported: ",
         }
     }

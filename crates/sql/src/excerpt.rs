@@ -1,7 +1,8 @@
 //! The line of a statement with a caret below a place. Statements are full of secrets, so what is shown is masked first (I9):
 //! whatever stands behind `name =` of a secret option, and the user-info part of any URL.
 
-use model::{MASK, is_secret_option, mask_url};
+use connector::looks_secret;
+use model::{MASK, mask_url};
 
 use crate::Place;
 
@@ -53,10 +54,13 @@ fn masked(text: &str) -> String {
                     if literal.len() > 1 && literal.ends_with('\'') {
                         out.push('\'');
                     }
+                    name.clear();
                 } else {
                     out.push_str(&mask_url(literal));
+                    // It may be a name itself: `'sasl.password' = '…'`.
+                    literal.trim_matches('\'').clone_into(&mut name);
+                    ended = true;
                 }
-                name.clear();
                 rest = after;
                 continue;
             }
@@ -80,13 +84,6 @@ fn masked(text: &str) -> String {
         rest = after;
     }
     out
-}
-
-/// Whether the value of such a name is better not shown; more generous than the list of secret options, because names are
-/// mistyped.
-fn looks_secret(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    is_secret_option(name) || ["pass", "pwd", "secret", "token"].iter().any(|word| lower.contains(word))
 }
 
 /// A string literal with its quotes (up to the end if it is not closed), and what follows.
@@ -127,6 +124,10 @@ mod tests {
             "with (password = 'it''s hunter2') x",
             "with (password 'hunter2') x",
             "with (passwrod = 'hunter2') x",
+            "with options ('sasl.password' = 'hunter2')",
+            "with options ('sasl.password' 'hunter2')",
+            "create credential c type = 'k', identity = 'i', secret = 'hunter2', x",
+            "create credential c secret 'hunter2', type = 'k'",
             "with (endpoint = 'http://user:hunter2@127.0.0.1:1/x')",
             "with (dead_letter.properties.sasl.password='hunter2', x)",
         ] {

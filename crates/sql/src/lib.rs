@@ -9,8 +9,10 @@
 //!
 //! Errors carry the SQLSTATE, the place in the text and the nearest right name ([`Error`]).
 
+pub mod access;
 mod ast;
 mod bind;
+mod credential;
 mod dead_letter;
 mod error;
 mod excerpt;
@@ -21,14 +23,16 @@ mod projection;
 mod relation;
 mod risingwave;
 
+pub use ast::access::{AccessStatement, GrantOn, Granted, Name, Password};
 pub use ast::{
-    ColumnDef, CreateSink, CreateSource, Encoding, FormatSpec, IncludeItem, InspectTarget, ObjectName,
-    OptionEntry, Place, Schema, SinkChange, SinkInput, Statement,
+    ColumnDef, CreateCredential, CreateSink, CreateSource, Encoding, FormatSpec, IncludeItem, InspectTarget,
+    ObjectName, OptionEntry, Place, Schema, SinkChange, SinkInput, Statement,
 };
 pub use bind::{
     BoundSink, BoundSource, alter_sink, alter_source, bind_sink, bind_source, check_name, columns_text,
     format_word,
 };
+pub use credential::{alter_credential, bind_credential, credential_ddl};
 pub use dead_letter::{DeadLetterSink, dead_letter_columns, sink_dead_letters, source_dead_letters};
 pub use error::{Code, Error, Result};
 pub use grammar::data_type;

@@ -5,13 +5,12 @@
 use std::fmt::{self, Write as _};
 
 use model::{
-    Column, Encode, Field, Format, FormatClause, MASK, ObjectKind, OnError, Options, SinkSpec, SourceSpec,
-    SqlType, is_secret_option, mask_url,
+    Column, Encode, Field, Format, FormatClause, ObjectKind, OnError, Options, SinkSpec, SourceSpec, SqlType,
 };
 
 use crate::{
     CreateSink, CreateSource, FormatSpec, IncludeItem, InspectTarget, OptionEntry, SinkChange, SinkInput,
-    Statement, ast::Schema,
+    Statement, ast::Schema, credential,
 };
 
 /// Words that mean something where a name may stand; as names they are quoted.
@@ -116,8 +115,7 @@ pub(crate) fn ident(name: &str) -> String {
 
 /// The value of an option as it may be shown.
 pub(crate) fn shown_value(name: &str, value: &str) -> String {
-    let shown = if is_secret_option(name) { MASK.to_owned() } else { mask_url(value) };
-    format!("'{}'", shown.replace('\'', "''"))
+    format!("'{}'", model::shown_value(name, value).replace('\'', "''"))
 }
 
 /// A dotted option name; its case is kept.
@@ -267,6 +265,18 @@ impl fmt::Display for Statement {
                 SinkChange::Resume => write!(f, "ALTER SINK {name} RESUME"),
                 SinkChange::Set(options) => write!(f, "ALTER SINK {name} SET {}", option_list(options)),
             },
+            Self::CreateCredential(create) => f.write_str(&credential::create_text(create)),
+            Self::AlterCredential { name, changes } => f.write_str(&credential::alter_text(name, changes)),
+            Self::DropCredential { if_exists, name } => {
+                let clause = if *if_exists { "IF EXISTS " } else { "" };
+                write!(f, "DROP CREDENTIAL {clause}{}", credential::one_or_all_text(name.as_ref()))
+            }
+            Self::ShowCredential { name } => {
+                write!(f, "SHOW CREDENTIAL {}", credential::one_or_all_text(name.as_ref()))
+            }
+            Self::DescribeCredential { name } => {
+                write!(f, "DESCRIBE CREDENTIAL {}", credential::one_or_all_text(name.as_ref()))
+            }
             Self::Show { target, from, like } => {
                 let target = match target {
                     InspectTarget::Sources => "SOURCES",
@@ -274,6 +284,7 @@ impl fmt::Display for Statement {
                     InspectTarget::Workers => "WORKERS",
                     InspectTarget::Splits => "SPLITS",
                     InspectTarget::Scale => "SCALE",
+                    InspectTarget::Credentials => "CREDENTIALS",
                 };
                 write!(f, "SHOW {target}")?;
                 if let Some(from) = from {
@@ -289,6 +300,7 @@ impl fmt::Display for Statement {
             Self::Rebalance { explain: true } => f.write_str("EXPLAIN REBALANCE"),
             Self::Rebalance { explain: false } => f.write_str("REBALANCE"),
             Self::Describe { name } => write!(f, "DESCRIBE {name}"),
+            Self::Access(access) => access.fmt(f),
             Self::Select { text, .. } => f.write_str(text),
         }
     }
@@ -298,6 +310,7 @@ fn word(kind: ObjectKind) -> &'static str {
     match kind {
         ObjectKind::Source => "SOURCE",
         ObjectKind::Sink => "SINK",
+        ObjectKind::Credential => "CREDENTIAL",
     }
 }
 

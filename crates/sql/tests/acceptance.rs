@@ -48,7 +48,7 @@ const UNPARSABLE: &[(&str, &str)] = &[
     ("CREATE SINK k AS SELECT FROM", "sql parser error"),
     ("DROP SOURCE", "expected identifier, found: EOF"),
     ("DROP TABLE t", "expected SOURCE or SINK after DROP"),
-    ("SHOW TABLES", "expected SOURCES, SINKS, WORKERS, SPLITS, SCALE, ERRORS or CREATE after SHOW"),
+    ("SHOW TABLES", "expected SOURCES, SINKS, CREDENTIALS, WORKERS, SPLITS, SCALE, "),
     ("EXPLAIN SELECT 1", "expected CREATE SINK or REBALANCE after EXPLAIN"),
     ("REBALANCE clicks", "expected"),
     ("SHOW ERRORS", "expected FOR, found: EOF"),
@@ -241,8 +241,8 @@ const SOURCES: &[(&str, Code, &str)] = &[
     ),
     (
         "create source s (a int) with ($IN, credential='c') format plain encode json",
-        Code::Unsupported,
-        "not supported: the option `credential`",
+        Code::Config,
+        "credential \"c\" does not exist",
     ),
     (
         "create source other.s (a int) with ($IN) format plain encode json",
@@ -254,7 +254,7 @@ const SOURCES: &[(&str, Code, &str)] = &[
 
 #[test]
 fn an_option_that_this_release_lacks_is_refused_with_the_nearest_way() {
-    for (option, way) in [("credential='c'", "`profile`"), ("source_rate_limit=10", "`sink_rate_limit`")] {
+    for (option, way) in [("source_rate_limit=10", "`sink_rate_limit`")] {
         let error =
             refused(&format!("create source s (a int) with ($IN, {option}) format plain encode json"));
         assert_eq!(error.code, Code::Unsupported, "{error}");

@@ -53,6 +53,23 @@ impl StoreConfig {
         }
     }
 
+    /// True if the store is on this machine: a file, the process's own memory, or an etcd at loopback addresses alone.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let loopback = |endpoint: &String| {
+            let authority = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, rest)| rest);
+            let authority = authority.split('/').next().unwrap_or_default();
+            let host =
+                authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        match place(&self.url, false) {
+            Ok(Place::Etcd(endpoints)) => endpoints.iter().all(loopback),
+            Ok(Place::File(_) | Place::Memory) => true,
+            Err(_) => false,
+        }
+    }
+
     fn has_etcd_settings(&self) -> bool {
         self.user.is_some()
             || self.password.is_some()
@@ -191,6 +208,18 @@ mod tests {
         assert_eq!(place("embedded:/var/x.redb", false).unwrap(), Place::File("/var/x.redb".into()));
         assert_eq!(place("embedded:x.redb", false).unwrap(), Place::File("x.redb".into()));
         assert_eq!(place("memory:", false).unwrap(), Place::Memory);
+    }
+
+    #[test]
+    fn a_store_on_this_machine_is_known_by_its_addresses() {
+        for url in ["memory:", "embedded:x.redb", "etcd://127.0.0.1:1,localhost:2", "http://[::1]:2379"] {
+            assert!(StoreConfig::new(url).is_local(), "{url}");
+        }
+        for url in
+            ["etcd://127.0.0.1:1,etcd-0:2", "https://10.0.0.1:1", "etcd://localhost.example:1", "nonsense"]
+        {
+            assert!(!StoreConfig::new(url).is_local(), "{url}");
+        }
     }
 
     #[test]

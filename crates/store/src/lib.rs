@@ -25,7 +25,7 @@ pub use embedded::EmbeddedStore;
 pub use error::{Error, ErrorKind, Result};
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use keyspace::{
-    AssignmentKey, CheckpointKey, Keyspace, Kind, Lane, LaneKey, LeaderKey, LeaderRecord, NameKey, ObjectKey,
-    ObjectRecord, Schema, SchemaKey, Spec, SplitKey, Versioned, View, WorkerKey, decode,
+    AssignmentKey, CheckpointKey, GranteeKey, Keyspace, Kind, Lane, LaneKey, LeaderKey, LeaderRecord,
+    NameKey, ObjectKey, ObjectRecord, Schema, SchemaKey, Spec, SplitKey, Versioned, View, WorkerKey, decode,
 };
 pub use schema::{SCHEMA_VERSION, ensure_schema};

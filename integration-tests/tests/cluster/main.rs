@@ -5,13 +5,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod canary;
 mod catalog;
 mod coordinators;
 mod fanout;
+mod garbage;
 mod kafka;
 mod latest;
 mod lines;
 mod resharding;
+mod restore;
+mod secured;
 mod service;
 mod sharing;
 mod soak;

@@ -65,6 +65,30 @@ pub async fn begin(
     shards: i32,
     seed: Option<u64>,
 ) -> Option<Trial> {
+    open(test, (coordinators, workers, shards), seed, Dress::default()).await
+}
+
+/// What processes have on besides.
+#[derive(Clone, Copy, Default)]
+pub struct Dress {
+    /// They speak TLS with each other, each with a certificate for its name.
+    pub secured: bool,
+    /// They serve their telemetry.
+    pub telemetry: bool,
+}
+
+/// Starts a trial whose processes speak TLS with each other, each with a certificate for its name.
+pub async fn secured(test: &str, coordinators: usize, workers: usize, shards: i32) -> Option<Trial> {
+    open(test, (coordinators, workers, shards), None, Dress { secured: true, telemetry: false }).await
+}
+
+/// Starts a trial with so many coordinators, workers and shards.
+pub async fn open(
+    test: &str,
+    (coordinators, workers, shards): (usize, usize, i32),
+    seed: Option<u64>,
+    dress: Dress,
+) -> Option<Trial> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let why = if std::env::var("SHARDWRIGHT_TEST_SERVERS").is_ok_and(|v| v == "off") {
         Some("SHARDWRIGHT_TEST_SERVERS=off".to_owned())
@@ -91,7 +115,16 @@ pub async fn begin(
         None => None,
     };
     let metadata = layer.as_ref().map_or(Metadata::Etcd(etcd.url()), |l| Metadata::EtcdEach(l.etcd_urls()));
-    let mut cluster = Cluster::start(dir.path(), metadata, coordinators).await.unwrap();
+    let mut cluster = Cluster::plan(dir.path(), metadata, coordinators).unwrap();
+    if dress.secured {
+        cluster.secure().unwrap();
+    }
+    if dress.telemetry {
+        cluster.serve_telemetry();
+    }
+    for number in 0..coordinators {
+        cluster.start_coordinator(number).await.unwrap();
+    }
     let names: Vec<String> = (0..workers).map(|n| format!("worker-{n}")).collect();
     let mut links = BTreeMap::new();
     for name in &names {
@@ -142,12 +175,18 @@ impl Trial {
     pub async fn create_sinks(&self) {
         let through = self.layer.as_ref().map(Layer::sink_url);
         let url = through.unwrap_or_else(|| self.endpoint.url());
-        let (keys, files) = (kinesis_options(&url), self.dir.path().join("files"));
+        let keys = kinesis_options(&url);
         self.sql(&format!(
             "CREATE SINK copy FROM orders WITH (connector = 'kinesis', stream = '{COPY}', primary_key = 'key', {keys}) \
              FORMAT PLAIN ENCODE JSON"
         ))
         .await;
+        self.create_archive().await;
+    }
+
+    /// The sink `archive` on it.
+    pub async fn create_archive(&self) {
+        let files = self.dir.path().join("files");
         self.sql(&format!(
             "CREATE SINK archive FROM orders WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON",
             files.display()

@@ -20,10 +20,8 @@ pub(crate) const OPTIONS: [OptionDef; OPTIONS_LEN] = [
     OptionDef::new("endpoint", OptionKind::Text).aliases(&["kinesis.endpoint"]),
     OptionDef::new("aws.credentials.access_key_id", OptionKind::Text)
         .aliases(&["kinesis.credentials.access"]),
-    OptionDef::new("aws.credentials.secret_access_key", OptionKind::Text)
-        .aliases(&["kinesis.credentials.secret"]),
-    OptionDef::new("aws.credentials.session_token", OptionKind::Text)
-        .aliases(&["kinesis.credentials.session_token"]),
+    OptionDef::secret("aws.credentials.secret_access_key").aliases(&["kinesis.credentials.secret"]),
+    OptionDef::secret("aws.credentials.session_token").aliases(&["kinesis.credentials.session_token"]),
     OptionDef::new("aws.credentials.role.arn", OptionKind::Text).aliases(&["kinesis.assumerole.arn"]),
     OptionDef::new("aws.credentials.role.external_id", OptionKind::Text)
         .aliases(&["kinesis.assumerole.external_id"]),
@@ -177,10 +175,10 @@ fn endpoints(option: &str, text: Option<String>) -> Result<Vec<String>, OptionEr
 
 fn keys(options: &mut Reader) -> Result<Option<Keys>, OptionError> {
     let id = options.text("aws.credentials.access_key_id")?;
-    let secret = options.text("aws.credentials.secret_access_key")?;
-    let token = options.text("aws.credentials.session_token")?.map(SecretString::from);
+    let secret = options.secret("aws.credentials.secret_access_key")?;
+    let token = options.secret("aws.credentials.session_token")?;
     match (id, secret) {
-        (Some(id), Some(secret)) => Ok(Some(Keys { id, secret: secret.into(), token })),
+        (Some(id), Some(secret)) => Ok(Some(Keys { id, secret, token })),
         (None, None) if token.is_none() => Ok(None),
         _ => Err(OptionError::config("Both `access_key` and `secret_key` must be provided")),
     }

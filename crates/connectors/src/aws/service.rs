@@ -311,6 +311,13 @@ impl Service {
         config.into_builder().credentials_provider(provider).build()
     }
 
+    /// The service that says who we are, with the same credentials.
+    pub(super) async fn sts(&self) -> aws_sdk_sts::Client {
+        let mut config = aws_sdk_sts::config::Builder::from(&self.load().await);
+        config.set_endpoint_url(self.access.sts_endpoint.clone());
+        aws_sdk_sts::Client::from_conf(config.build())
+    }
+
     /// Whoever brings the network and the keys depends on nothing outside: neither files nor variables are read.
     fn bare(&self, http: &SharedHttpClient, keys: &Keys) -> SdkConfig {
         SdkConfig::builder()

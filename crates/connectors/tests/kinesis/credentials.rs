@@ -172,6 +172,50 @@ async fn a_role_that_is_refused_is_denied_and_an_sts_that_is_away_is_unavailable
 }
 
 #[tokio::test]
+async fn who_aws_takes_us_for_is_asked_with_the_credentials_of_the_source() {
+    let arn = "arn:aws:iam::123456789012:user/reader";
+    let (sts, asked) = listen(
+        |headers, body| {
+            let authorization = headers.get("authorization").map(|v| v.to_str().unwrap().to_owned());
+            let key = authorization.unwrap_or_default();
+            let key = key.split("Credential=").nth(1).unwrap_or_default();
+            format!("{}|{body}", key.split('/').next().unwrap_or_default())
+        },
+        move |n| {
+            let answer = format!(
+                r#"<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+                <Arn>{arn}</Arn><UserId>A</UserId><Account>123456789012</Account></GetCallerIdentityResult>
+                <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></GetCallerIdentityResponse>"#
+            );
+            let refusal = r#"<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
+                <Code>InvalidClientTokenId</Code><Message>who?</Message></Error><RequestId>r</RequestId></ErrorResponse>"#;
+            if n == 1 { (200, answer) } else { (403, refusal.to_owned()) }
+        },
+    )
+    .await;
+    let mut options: model::Options = [
+        ("stream", "in"),
+        ("aws.region", "us-east-1"),
+        ("aws.credentials.access_key_id", "AKIATEST"),
+        ("aws.credentials.secret_access_key", "s"),
+        ("aws.credentials.sts.endpoint", sts.as_str()),
+        // Of the source alone.
+        ("scan.startup.mode", "latest"),
+    ]
+    .into_iter()
+    .collect();
+    let identity = shardwright_connectors::aws_identity(&options).await.unwrap();
+    assert_eq!(identity.unwrap(), arn);
+    assert!(asked.all()[0].starts_with("AKIATEST|Action=GetCallerIdentity"), "{:?}", asked.all());
+    let refused = shardwright_connectors::aws_identity(&options).await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+    // A stream at an endpoint of its own says nothing about where its STS would be.
+    options.remove("aws.credentials.sts.endpoint");
+    options.insert("endpoint", "http://127.0.0.1:1");
+    assert!(shardwright_connectors::aws_identity(&options).await.is_none());
+}
+
+#[tokio::test]
 async fn reads_are_signed_with_renewed_credentials_too() {
     let (sts, _) = sts(Duration::from_secs(5)).await;
     let (endpoint, seen) = listen(

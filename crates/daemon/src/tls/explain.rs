@@ -87,6 +87,10 @@ fn ours(alert: AlertDescription) -> String {
         AlertDescription::UnknownCA => {
             "it does not trust the authority of the certificate that was shown".to_owned()
         }
+        AlertDescription::DecryptError => {
+            "it does not trust the certificate that was shown: the authority of this name has signed it with another key"
+                .to_owned()
+        }
         AlertDescription::CertificateExpired => "the certificate that was shown has expired".to_owned(),
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
             "it refuses the certificate that was shown".to_owned()

@@ -36,6 +36,8 @@ const OPENING: Duration = Duration::from_secs(10);
 const OPENING_BYTES: usize = 24;
 /// Connections of one listener, where the system allows that many files.
 const CONNECTIONS_MAX: usize = 4096;
+/// How long one who is turned away may take to listen to the reason.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long accepting rests when the system refuses (no files left).
 const REST: Duration = Duration::from_millis(100);
 /// One line of the log in so much time about those who are turned away.
@@ -196,13 +198,17 @@ impl Gate {
         };
         let shaking = async {
             let mut first = [0];
-            if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
-                return Ok(Err(tcp));
+            match tcp.peek(&mut first).await {
+                Ok(1) if first[0] != TLS_HANDSHAKE => Err((None, tcp)),
+                Err(error) => Err((Some(error), tcp)),
+                Ok(_) => {
+                    let accepted = TlsAcceptor::from(config).accept(tcp).into_fallible().await;
+                    accepted.map_err(|(error, tcp)| (Some(error), tcp))
+                }
             }
-            TlsAcceptor::from(config).accept(tcp).await.map(Ok)
         };
         match timeout(HANDSHAKE, shaking).await {
-            Ok(Ok(Ok(stream))) => {
+            Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 // One that rustls verified can be read; if not, it bears no name that anybody could compare.
                 let names =
@@ -210,14 +216,14 @@ impl Gate {
                 let peer = Peer::secured(address, names, tls.demands());
                 Some(Connection::new(Way::Secured(Box::new(stream)), peer, room))
             }
-            Ok(Ok(Err(tcp))) => {
-                self.refuse(address, "plain", "it does not speak TLS");
-                timeout(REST, tell_of_tls(tcp)).await.ok();
-                None
-            }
-            Ok(Err(error)) => {
-                let (reason, text) = explain::refusing(&error);
+            Ok(Err((error, tcp))) => {
+                let (last_words, (reason, text)) = match &error {
+                    None => (&ALERT[..], ("plain", "it does not speak TLS".to_owned())),
+                    // TLS has said its own.
+                    Some(error) => (&[][..], explain::refusing(error)),
+                };
                 self.refuse(address, reason, &text);
+                timeout(LAST_WORDS, hang_up(tcp, last_words)).await.ok();
                 None
             }
             Err(_) => {
@@ -246,11 +252,11 @@ impl Gate {
     }
 }
 
-/// Tells those who do not speak TLS, in the only words that both sides know, and lets them read that.
-async fn tell_of_tls(mut tcp: TcpStream) -> io::Result<()> {
-    tcp.write_all(&ALERT).await?;
+/// Hangs up so that the other side can still read why.
+async fn hang_up(mut tcp: TcpStream, last_words: &[u8]) -> io::Result<()> {
+    tcp.write_all(last_words).await?;
     tcp.shutdown().await?;
-    // Closing with bytes unread would take the answer back; more than this nobody says before listening.
+    // Closing with bytes unread would take back what was said; more than this nobody says before listening.
     let mut rest = [0; 4096];
     for _ in 0..16 {
         if tcp.read(&mut rest).await? == 0 {

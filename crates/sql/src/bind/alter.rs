@@ -1,7 +1,7 @@
 //! `ALTER … SET ( … )`: options of a spec replaced, and the whole checked again.
 
 use connector::{OptionDef, Registry};
-use model::{Options, SinkSpec, SourceSpec};
+use model::{CREDENTIAL, Options, SinkSpec, SourceSpec};
 
 use super::{distribution::distribution, options, sink, source};
 use crate::{Code, Error, OptionEntry, Result};
@@ -39,6 +39,7 @@ pub fn alter_source(spec: &SourceSpec, changes: &[OptionEntry], registry: &Regis
     if let Some(value) = plain.remove("on_error") {
         changed.on_error = source::on_error(Some(&value), changes)?;
     }
+    one_identity(&mut changed.options, &plain, kind.options, registry);
     merge(&mut changed.options, &plain, kind.options);
     source::dead_letter(&changed.options, changed.on_error, changes)?;
     source::build(&changed, registry, changes)?;
@@ -62,6 +63,7 @@ pub fn alter_sink(spec: &SinkSpec, changes: &[OptionEntry], registry: &Registry)
         let rows = (changed.columns.as_slice(), changed.primary_key.as_slice());
         changed.distribution = distribution(Some(&text), kind, rows, changes)?;
     }
+    one_identity(&mut changed.options, &plain, kind.options, registry);
     merge(&mut changed.options, &plain, kind.options);
     let (_, common) = sink::build(&changed, registry, changes)?;
     changed.on_error = common.on_error;
@@ -73,6 +75,27 @@ fn fixed(kind: &str, entry: &OptionEntry) -> Error {
         .at(entry.place)
         .option(&entry.name)
         .hint(format!("drop the {kind} and create it again"))
+}
+
+/// A credential takes the place of the options that it stands for, and the other way round: nobody can take an option back.
+fn one_identity(options: &mut Options, changes: &Options, defs: &[OptionDef], registry: &Registry) {
+    let def = |name: &str| defs.iter().find(|def| def.name == name || def.aliases.contains(&name));
+    let replaced = |name: &str, credential: &str| {
+        let kind = registry.kind_of(credential);
+        kind.zip(def(name)).is_some_and(|(kind, def)| kind.replaces(def))
+    };
+    if let Some(credential) = changes.get(CREDENTIAL) {
+        let gone: Vec<String> = options
+            .iter()
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| replaced(name, credential) && changes.get(name).is_none())
+            .collect();
+        gone.iter().for_each(|name| drop(options.remove(name)));
+    } else if let Some(credential) = options.get(CREDENTIAL)
+        && changes.iter().any(|(name, _)| replaced(name, credential))
+    {
+        options.remove(CREDENTIAL);
+    }
 }
 
 /// Puts the changes over what is there; an alias replaces the option under whatever name it was given.

@@ -55,7 +55,6 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 
 /// What this release does not have, though the grammar of options does, and what does instead.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("credential", "give the keys as options or name a `profile`"),
     (
         "source_rate_limit",
         "`sink_rate_limit` holds back one sink, `read.share` leaves a part of the quota to others",

@@ -140,7 +140,9 @@ fn own(options: &mut Options, entries: &[OptionEntry]) -> Result<Own> {
 /// Names and values of all options, before anything else is looked at.
 fn check_options(kind: &SinkKind, options: &Options, entries: &[OptionEntry]) -> Result<()> {
     let refused = |e: connector::OptionError| options::refused(entries, Code::Config, &e);
-    let (_, own) = SinkCommon::read(options, kind.limits).map_err(refused)?;
+    let (_, mut own) = SinkCommon::read(options, kind.limits).map_err(refused)?;
+    // What it stands for is looked at when the sink is made.
+    own.remove(model::CREDENTIAL);
     Reader::new(&own, kind.options).map(|_| ()).map_err(refused)
 }
 

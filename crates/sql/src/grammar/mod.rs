@@ -64,7 +64,7 @@ fn option_word(cursor: &mut Cursor) -> Result<String> {
     }
 }
 
-fn option_value(cursor: &mut Cursor) -> Result<String> {
+pub(crate) fn option_value(cursor: &mut Cursor) -> Result<String> {
     const WANTED: &str = "option value: a string, a number, true or false";
     match cursor.peek().clone() {
         Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) => cursor.string(),

@@ -1,5 +1,6 @@
 //! The RisingWave dialect: which statement begins here, and the statements that are short.
 
+mod access;
 mod format;
 mod sink;
 mod source;
@@ -10,18 +11,22 @@ use model::ObjectKind;
 use sqlparser::ast::{ObjectNamePart, visit_relations};
 
 use crate::{
-    Error, InspectTarget, ObjectName, Place, Result, SinkChange, Statement,
+    Error, InspectTarget, ObjectName, Place, Result, SinkChange, Statement, credential,
     grammar::{object_name, option_list},
-    lexer::Cursor,
+    lexer::{Cursor, Token},
 };
 
 /// The words of the statements, for completion.
 pub const KEYWORDS: &[&str] = &[
+    "ADMIN",
     "ALTER",
     "AS",
     "BYTES",
     "CASCADE",
+    "CLUSTER",
     "CREATE",
+    "CREDENTIAL",
+    "CREDENTIALS",
     "DESCRIBE",
     "DROP",
     "ENCODE",
@@ -31,6 +36,10 @@ pub const KEYWORDS: &[&str] = &[
     "FOR",
     "FORMAT",
     "FROM",
+    "GRANT",
+    "GRANT OPTION",
+    "GRANTS",
+    "IDENTITY",
     "IF",
     "INCLUDE",
     "JSON",
@@ -39,16 +48,27 @@ pub const KEYWORDS: &[&str] = &[
     "LIMIT",
     "NOT",
     "OFFSET",
+    "OPTIONS",
+    "OR REPLACE",
     "ORDER BY",
     "PARTITION",
+    "PASSWORD",
     "PAUSE",
     "PAYLOAD",
     "PLAIN",
     "PRIMARY KEY",
+    "PRIVILEGES",
+    "PROPERTY",
+    "READ",
     "REBALANCE",
     "RESTRICT",
     "RESUME",
+    "REVOKE",
+    "ROLE",
+    "ROLES",
     "SCALE",
+    "SCHEMA",
+    "SECRET",
     "SELECT",
     "SET",
     "SHOW",
@@ -57,16 +77,33 @@ pub const KEYWORDS: &[&str] = &[
     "SOURCE",
     "SOURCES",
     "SPLITS",
+    "SYSTEM_ADMIN",
+    "SYSTEM_USER_ADMIN",
     "TEXT",
     "TIMESTAMP",
+    "TO",
+    "TYPE",
+    "USER",
+    "USERS",
     "WHERE",
     "WITH",
     "WORKERS",
 ];
 
 /// What may begin a statement.
-const STATEMENTS: &[&str] =
-    &["CREATE", "DROP", "ALTER", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "REBALANCE", "SELECT"];
+const STATEMENTS: &[&str] = &[
+    "CREATE",
+    "DROP",
+    "ALTER",
+    "SHOW",
+    "DESCRIBE",
+    "DESC",
+    "EXPLAIN",
+    "GRANT",
+    "REVOKE",
+    "REBALANCE",
+    "SELECT",
+];
 
 /// One statement, up to but without its `;`.
 pub(crate) fn statement(cursor: &mut Cursor) -> Result<Statement> {
@@ -83,12 +120,20 @@ pub(crate) fn statement(cursor: &mut Cursor) -> Result<Statement> {
     } else if cursor.eat("show") {
         show(cursor)
     } else if cursor.eat("describe") || cursor.eat("desc") {
+        if at_credential(cursor) {
+            cursor.take();
+            return Ok(Statement::DescribeCredential { name: credential::one_or_all(cursor)? });
+        }
         Ok(Statement::Describe { name: object_name(cursor)? })
     } else if cursor.at_keyword("select") {
         select(cursor)
+    } else if cursor.eat("grant") {
+        access::grant(cursor)
+    } else if cursor.eat("revoke") {
+        access::revoke(cursor)
     } else {
         Err(cursor.expected_keyword(
-            "one of CREATE, DROP, ALTER, SHOW, DESCRIBE, EXPLAIN, REBALANCE or SELECT at the beginning of a statement",
+            "one of CREATE, DROP, ALTER, SHOW, DESCRIBE, EXPLAIN, GRANT, REVOKE, REBALANCE or SELECT at the beginning of a statement",
             STATEMENTS,
         ))
     }
@@ -109,13 +154,20 @@ fn explain(cursor: &mut Cursor) -> Result<Statement> {
 
 fn create(cursor: &mut Cursor) -> Result<Statement> {
     let place = cursor.place();
+    let or_replace = cursor.eat_all(&["or", "replace", "credential"]);
+    if or_replace || cursor.eat("credential") {
+        return credential::create(cursor, or_replace);
+    }
     if cursor.eat("source") {
         return Ok(Statement::CreateSource(Box::new(source::create_source(cursor)?)));
     }
     if cursor.eat("sink") {
         return Ok(Statement::CreateSink(Box::new(sink::create_sink(cursor)?)));
     }
-    for later in ["table", "materialized", "data", "credential", "stream", "user", "role", "view"] {
+    if let Some(kind) = access::kind(cursor) {
+        return access::create(cursor, kind);
+    }
+    for later in ["table", "materialized", "data", "stream", "view"] {
         if cursor.at_keyword(later) {
             let what = format!("CREATE {}", later.to_ascii_uppercase());
             return Err(Error::unsupported(what)
@@ -136,7 +188,19 @@ fn kind(cursor: &mut Cursor, after: &str) -> Result<ObjectKind> {
     }
 }
 
+/// Before `CREDENTIAL name | *`: a relation may have that name, too.
+fn at_credential(cursor: &Cursor) -> bool {
+    cursor.at_keyword("credential") && matches!(cursor.peek_nth(1), Token::Word(_) | Token::Mul)
+}
+
 fn drop_object(cursor: &mut Cursor) -> Result<Statement> {
+    if cursor.eat("credential") {
+        let if_exists = cursor.eat_all(&["if", "exists"]);
+        return Ok(Statement::DropCredential { if_exists, name: credential::one_or_all(cursor)? });
+    }
+    if let Some(kind) = access::kind(cursor) {
+        return access::drop_grantee(cursor, kind);
+    }
     let kind = kind(cursor, "DROP")?;
     let if_exists = cursor.eat_all(&["if", "exists"]);
     let name = object_name(cursor)?;
@@ -148,13 +212,19 @@ fn drop_object(cursor: &mut Cursor) -> Result<Statement> {
 }
 
 fn alter(cursor: &mut Cursor) -> Result<Statement> {
+    if cursor.eat("credential") {
+        return credential::alter(cursor);
+    }
+    if cursor.eat("user") {
+        return access::alter_user(cursor);
+    }
     let kind = kind(cursor, "ALTER")?;
     let name = object_name(cursor)?;
     if cursor.eat("set") {
         let options = option_list(cursor)?;
         return Ok(match kind {
             ObjectKind::Source => Statement::AlterSource { name, options },
-            ObjectKind::Sink => Statement::AlterSink { name, change: SinkChange::Set(options) },
+            _ => Statement::AlterSink { name, change: SinkChange::Set(options) },
         });
     }
     match kind {
@@ -166,18 +236,43 @@ fn alter(cursor: &mut Cursor) -> Result<Statement> {
         }
         ObjectKind::Sink => Err(cursor
             .expected_keyword("PAUSE, RESUME or SET after ALTER SINK name", &["PAUSE", "RESUME", "SET"])),
-        ObjectKind::Source => Err(cursor.expected_keyword("SET after ALTER SOURCE name", &["SET"])),
+        _ => Err(cursor.expected_keyword("SET after ALTER SOURCE name", &["SET"])),
     }
 }
 
+/// What may follow `SHOW`.
+const SHOWN: &[&str] = &[
+    "SOURCES",
+    "SINKS",
+    "CREDENTIALS",
+    "WORKERS",
+    "SPLITS",
+    "SCALE",
+    "USERS",
+    "ROLES",
+    "GRANTS",
+    "PRIVILEGES",
+    "ERRORS",
+    "CREATE",
+];
+
 fn show(cursor: &mut Cursor) -> Result<Statement> {
+    if cursor.eat("credential") {
+        return Ok(Statement::ShowCredential { name: credential::one_or_all(cursor)? });
+    }
     if cursor.eat("create") {
-        let kind = kind(cursor, "SHOW CREATE")?;
+        let kind = match cursor.eat("credential") {
+            true => ObjectKind::Credential,
+            false => kind(cursor, "SHOW CREATE")?,
+        };
         return Ok(Statement::ShowCreate { kind, name: object_name(cursor)? });
     }
     if cursor.eat("errors") {
         cursor.expect("for")?;
         return Ok(Statement::ShowErrors { name: object_name(cursor)? });
+    }
+    if let Some(shown) = access::show(cursor)? {
+        return Ok(shown);
     }
     let target = if cursor.eat("sources") {
         InspectTarget::Sources
@@ -187,12 +282,14 @@ fn show(cursor: &mut Cursor) -> Result<Statement> {
         InspectTarget::Workers
     } else if cursor.eat("splits") {
         InspectTarget::Splits
+    } else if cursor.eat("credentials") {
+        InspectTarget::Credentials
     } else if cursor.eat("scale") {
         return Ok(Statement::Show { target: InspectTarget::Scale, from: None, like: None });
     } else {
         return Err(cursor.expected_keyword(
-            "SOURCES, SINKS, WORKERS, SPLITS, SCALE, ERRORS or CREATE after SHOW",
-            &["SOURCES", "SINKS", "WORKERS", "SPLITS", "SCALE", "ERRORS", "CREATE"],
+            "SOURCES, SINKS, CREDENTIALS, WORKERS, SPLITS, SCALE, USERS, ROLES, GRANTS, PRIVILEGES, ERRORS or CREATE after SHOW",
+            SHOWN,
         ));
     };
     let from = if cursor.eat("from") { Some(object_name(cursor)?) } else { None };

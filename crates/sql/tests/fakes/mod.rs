@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector::{
-    BatchLimits, Capability, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef, OptionKind,
-    Reader, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind, SplitReader,
+    BatchLimits, Capability, CredentialKind, DistributionKind, Error, ErrorKind, KeyRule, Listing, OptionDef,
+    OptionKind, Part, Reader, Registry, Result, Run, Sink, SinkKind, SinkWriter, Source, SourceKind,
+    SplitReader,
 };
 use model::{Encode, Format, IncludeKind, Options, Position, SinkSpec, SourceSpec, SplitId, Start, TaskId};
 use shardwright_sql as sql;
@@ -16,7 +17,8 @@ const KINESIS: &[OptionDef] = &[
     OptionDef::new("aws.region", OptionKind::Text).aliases(&["region"]),
     OptionDef::new("endpoint", OptionKind::Text),
     OptionDef::new("aws.credentials.access_key_id", OptionKind::Text),
-    OptionDef::new("aws.credentials.secret_access_key", OptionKind::Text),
+    OptionDef::secret("aws.credentials.secret_access_key"),
+    OptionDef::secret("aws.credentials.session_token"),
     OptionDef::new("scan.startup.mode", OptionKind::Text),
     OptionDef::new("validate", OptionKind::Boolean),
 ];
@@ -59,9 +61,24 @@ impl Sink for Nothing {
     }
 }
 
+const ACCESS_KEY: CredentialKind = CredentialKind {
+    name: "aws_access_key",
+    connectors: &["kinesis"],
+    parts: &[
+        Part::identity("aws.credentials.access_key_id", true),
+        Part::secret("aws.credentials.secret_access_key", true),
+        Part::option(OptionDef::secret("session_token"), "aws.credentials.session_token"),
+        Part::option(OptionDef::new("tenant id", OptionKind::OneOf(&["a", "b"])), "endpoint"),
+    ],
+    excludes: &[],
+    family: "aws.credentials.*",
+    finish: |_, _| Ok(()),
+};
+
 /// `kinesis` as a source, `kinesis` and `void` as sinks.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
+    registry.add_credential(ACCESS_KEY);
     registry.add_source(SourceKind {
         name: "kinesis",
         options: KINESIS,

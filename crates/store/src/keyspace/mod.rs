@@ -6,12 +6,14 @@
 //! /{cluster}/name/{kind}/{name}                       ObjectId        /{cluster}/checkpoint/{sink}/{creation}/{split}   Checkpoint
 //! /{cluster}/object/{id}                              ObjectRecord    /{cluster}/lane/{worker}/{n}                      Lane
 //! /{cluster}/split/{source}/{creation}/{split}        SplitRecord /{cluster}/assignment/{sink}/partition/{n}        Assignment
+//! /{cluster}/grantee/{name}                           Grantee
 //! ```
 //!
 //! The coordinator is the only writer. A key has exactly one text and a text at most one meaning (proptests below).
 
 mod assignment;
 mod checkpoint;
+mod grantee;
 mod lane;
 mod leader;
 mod name;
@@ -28,6 +30,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use assignment::AssignmentKey;
 pub use checkpoint::CheckpointKey;
+pub use grantee::GranteeKey;
 pub use lane::{Lane, LaneKey};
 pub use leader::{LeaderKey, LeaderRecord};
 pub use name::NameKey;
@@ -160,8 +163,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_comes_back(cluster: String, name: String, n: u32, sink in any_id(), split in any_split(), source: bool) {
-            let kind = if source { ObjectKind::Source } else { ObjectKind::Sink };
+        fn every_key_comes_back(cluster: String, name: String, n: u32, sink in any_id(), split in any_split(), kind in 0..3_usize) {
+            let kind = [ObjectKind::Source, ObjectKind::Sink, ObjectKind::Credential][kind];
             let (task, partition) = (TaskId::reads(sink, split.clone()), TaskId::writes(sink, n));
             prop_assert!(comes_back::<SchemaKey>(&cluster, &()));
             prop_assert!(comes_back::<LeaderKey>(&cluster, &()));
@@ -169,6 +172,7 @@ mod tests {
             prop_assert!(comes_back::<ObjectKey>(&cluster, &sink));
             prop_assert!(comes_back::<SplitKey>(&cluster, &(sink, split)));
             prop_assert!(comes_back::<WorkerKey>(&cluster, &name));
+            prop_assert!(comes_back::<GranteeKey>(&cluster, &name));
             prop_assert!(comes_back::<AssignmentKey>(&cluster, &task));
             prop_assert!(comes_back::<AssignmentKey>(&cluster, &partition));
             prop_assert!(comes_back::<CheckpointKey>(&cluster, &task));
@@ -206,6 +210,7 @@ mod tests {
         assert_eq!(text(keys.object(id)), format!("/prod/object/{id}"));
         assert_eq!(text(keys.split(id, &split)), format!("/prod/split/{id}/5/shardId-01"));
         assert_eq!(text(keys.worker("w-0")), "/prod/worker/w-0");
+        assert_eq!(text(keys.grantee("system:x")), "/prod/grantee/system%3Ax");
         assert_eq!(text(keys.assignment(&task)), format!("/prod/assignment/{id}/5/shardId-01"));
         let partition = TaskId::writes(id, 3);
         assert_eq!(text(keys.assignment(&partition)), format!("/prod/assignment/{id}/partition/3"));
@@ -218,6 +223,7 @@ mod tests {
             ObjectKey::WORD,
             SplitKey::WORD,
             WorkerKey::WORD,
+            GranteeKey::WORD,
             AssignmentKey::WORD,
             CheckpointKey::WORD,
             LaneKey::WORD,

@@ -18,7 +18,8 @@ impl Kind for NameKey {
     }
     fn read(segments: &[&str]) -> Option<Self::Id> {
         let [kind, name] = segments else { return None };
-        let kind = [ObjectKind::Source, ObjectKind::Sink].into_iter().find(|k| k.as_str() == *kind)?;
+        let kinds = [ObjectKind::Source, ObjectKind::Sink, ObjectKind::Credential];
+        let kind = kinds.into_iter().find(|k| k.as_str() == *kind)?;
         Some((kind, segment::decode(name)?))
     }
 }

@@ -1,7 +1,7 @@
-//! `/{cluster}/object/{id}`: the spec of a source or a sink, and whether it is being dropped. Guarded by its revision in
+//! `/{cluster}/object/{id}`: the spec of a source, a sink or a credential, and whether it is being dropped. Guarded by its revision in
 //! every `ALTER`; it goes last when the object is dropped (I7).
 
-use model::{ObjectId, ObjectKind, SinkSpec, SourceSpec};
+use model::{CredentialSpec, ObjectId, ObjectKind, Options, SinkSpec, SourceSpec};
 use serde::{Deserialize, Serialize};
 
 use super::{Keyspace, Kind, segment};
@@ -15,6 +15,8 @@ pub enum Spec {
     Source(Box<SourceSpec>),
     /// `CREATE SINK`
     Sink(Box<SinkSpec>),
+    /// `CREATE CREDENTIAL`
+    Credential(Box<CredentialSpec>),
 }
 
 impl Spec {
@@ -24,6 +26,7 @@ impl Spec {
         match self {
             Self::Source(spec) => spec.id,
             Self::Sink(spec) => spec.id,
+            Self::Credential(spec) => spec.id,
         }
     }
 
@@ -33,6 +36,7 @@ impl Spec {
         match self {
             Self::Source(spec) => &spec.name,
             Self::Sink(spec) => &spec.name,
+            Self::Credential(spec) => &spec.name,
         }
     }
 
@@ -42,6 +46,41 @@ impl Spec {
         match self {
             Self::Source(_) => ObjectKind::Source,
             Self::Sink(_) => ObjectKind::Sink,
+            Self::Credential(_) => ObjectKind::Credential,
+        }
+    }
+
+    /// Every list of options that may hold secrets, each under a name of its own.
+    pub fn options_mut(&mut self) -> Vec<(&'static str, &mut Options)> {
+        let (options, format) = match self {
+            Self::Source(spec) => (&mut spec.options, Some(&mut spec.format.options)),
+            Self::Sink(spec) => (&mut spec.options, spec.format.as_mut().map(|format| &mut format.options)),
+            Self::Credential(spec) => (&mut spec.options, None),
+        };
+        let format = format.map(|options| ("format", options));
+        [("options", options)].into_iter().chain(format).collect()
+    }
+
+    /// The names of the credentials that it uses.
+    pub fn credentials(&self) -> impl Iterator<Item = &str> {
+        let options = match self {
+            Self::Source(spec) => Some(&spec.options),
+            Self::Sink(spec) => Some(&spec.options),
+            Self::Credential(_) => None,
+        };
+        options.into_iter().flat_map(Options::credentials)
+    }
+
+    /// True if it holds a secret itself.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        match self {
+            Self::Source(spec) => spec.options.has_secrets() || spec.format.options.has_secrets(),
+            Self::Sink(spec) => {
+                let format = spec.format.as_ref();
+                spec.options.has_secrets() || format.is_some_and(|format| format.options.has_secrets())
+            }
+            Self::Credential(_) => true,
         }
     }
 }
@@ -61,6 +100,9 @@ pub struct ObjectRecord {
     /// What the leader registered for a sink at the service of its source, under this name: removed before the object is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
+    /// Whose it is (`sql::access::Principal::owner`); `None` for what only administrators have rights on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// The kind of this key.

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use model::{
-    Assignment, Checkpoint, Epoch, ObjectId, ObjectKind, SplitId, SplitRecord, TaskId, WorkerRecord,
+    Assignment, Checkpoint, Epoch, Grantee, ObjectId, ObjectKind, SplitId, SplitRecord, TaskId, WorkerRecord,
 };
 
 use super::{
-    AssignmentKey, CheckpointKey, Keyspace, Kind, Lane, LaneKey, LeaderKey, LeaderRecord, NameKey, ObjectKey,
-    ObjectRecord, Schema, SchemaKey, SplitKey, WorkerKey, decode,
+    AssignmentKey, CheckpointKey, GranteeKey, Keyspace, Kind, Lane, LaneKey, LeaderKey, LeaderRecord,
+    NameKey, ObjectKey, ObjectRecord, Schema, SchemaKey, SplitKey, WorkerKey, decode,
 };
 use crate::{Entry, Error, ErrorKind, Guard, Key, Result, Revision, Snapshot, Write};
 
@@ -44,6 +44,8 @@ pub struct View {
     pub splits: BTreeMap<(ObjectId, SplitId), Versioned<SplitRecord>>,
     /// Workers by name.
     pub workers: BTreeMap<String, Versioned<WorkerRecord>>,
+    /// Users and roles by name.
+    pub grantees: BTreeMap<String, Versioned<Grantee>>,
     /// Who runs what.
     pub assignments: BTreeMap<TaskId, Versioned<Assignment>>,
     /// Where each task is.
@@ -121,6 +123,7 @@ impl View {
             ObjectKey::WORD => put::<ObjectKey>(&mut self.objects, keys, entry),
             SplitKey::WORD => put::<SplitKey>(&mut self.splits, keys, entry),
             WorkerKey::WORD => put::<WorkerKey>(&mut self.workers, keys, entry),
+            GranteeKey::WORD => put::<GranteeKey>(&mut self.grantees, keys, entry),
             AssignmentKey::WORD => put::<AssignmentKey>(&mut self.assignments, keys, entry),
             CheckpointKey::WORD => put::<CheckpointKey>(&mut self.checkpoints, keys, entry),
             LaneKey::WORD => put::<LaneKey>(&mut self.lanes, keys, entry),
@@ -139,6 +142,7 @@ impl View {
             ObjectKey::WORD => remove::<ObjectKey>(&mut self.objects, keys, key),
             SplitKey::WORD => remove::<SplitKey>(&mut self.splits, keys, key),
             WorkerKey::WORD => remove::<WorkerKey>(&mut self.workers, keys, key),
+            GranteeKey::WORD => remove::<GranteeKey>(&mut self.grantees, keys, key),
             AssignmentKey::WORD => remove::<AssignmentKey>(&mut self.assignments, keys, key),
             CheckpointKey::WORD => remove::<CheckpointKey>(&mut self.checkpoints, keys, key),
             LaneKey::WORD => remove::<LaneKey>(&mut self.lanes, keys, key),

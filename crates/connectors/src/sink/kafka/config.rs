@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use connector::{OptionDef, OptionError, OptionKind, Reader};
 use model::Options;
+use secrecy::SecretString;
 
 const TEXT: OptionKind = OptionKind::Text;
 const BOOLEAN: OptionKind = OptionKind::Boolean;
@@ -25,14 +26,14 @@ pub(super) const OPTIONS: &[OptionDef] = &[
         OptionKind::OneOf(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"]),
     ),
     OptionDef::new("properties.sasl.username", TEXT),
-    OptionDef::new("properties.sasl.password", TEXT),
+    OptionDef::secret("properties.sasl.password"),
     OptionDef::new("properties.ssl.ca.location", TEXT),
     OptionDef::new("properties.ssl.certificate.location", TEXT),
     OptionDef::new("properties.ssl.key.location", TEXT),
-    OptionDef::new("properties.ssl.key.password", TEXT),
-    OptionDef::new("properties.ssl.ca.pem", TEXT),
-    OptionDef::new("properties.ssl.certificate.pem", TEXT),
-    OptionDef::new("properties.ssl.key.pem", TEXT),
+    OptionDef::secret("properties.ssl.key.password"),
+    OptionDef::secret("properties.ssl.ca.pem"),
+    OptionDef::secret("properties.ssl.certificate.pem"),
+    OptionDef::secret("properties.ssl.key.pem"),
     OptionDef::new("properties.ssl.endpoint.identification.algorithm", OptionKind::OneOf(&["none", "https"]))
         .default("https"),
     OptionDef::new("properties.enable.ssl.certificate.verification", BOOLEAN).default("true"),
@@ -77,7 +78,7 @@ const OURS: &[&str] = &[
     "properties.message.timeout.ms",
 ];
 
-/// A sink's options. Its settings may hold secrets: `Debug` shows none of them.
+/// A sink's options. `Debug` shows neither settings nor secrets.
 pub(super) struct Config {
     /// As the user wrote them, for messages.
     pub(super) brokers: String,
@@ -88,6 +89,8 @@ pub(super) struct Config {
     pub(super) call: Duration,
     /// The client's settings by its own names.
     pub(super) settings: BTreeMap<String, String>,
+    /// Those that are secret.
+    pub(super) secrets: BTreeMap<String, SecretString>,
 }
 
 impl fmt::Debug for Config {
@@ -125,9 +128,12 @@ impl Config {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         settings.insert("message.timeout.ms".to_owned(), attempt.as_millis().to_string());
+        let mut secrets = BTreeMap::new();
         for def in OPTIONS.iter().filter(|def| !OURS.contains(&def.name)) {
             let name = def.name.strip_prefix("properties.").unwrap_or(def.name);
-            if let Some(value) = options.text(def.name)? {
+            if def.secret {
+                secrets.extend(options.secret(def.name)?.map(|secret| (name.to_owned(), secret)));
+            } else if let Some(value) = options.text(def.name)? {
                 let value =
                     if matches!(def.kind, OptionKind::Boolean) { value.to_ascii_lowercase() } else { value };
                 settings.insert(name.to_owned(), value);
@@ -145,7 +151,7 @@ impl Config {
             ));
         }
         let call = options.duration("properties.sync.call.timeout")?.unwrap_or(Duration::from_secs(5));
-        Ok(Self { brokers, topic, attempt, call, settings })
+        Ok(Self { brokers, topic, attempt, call, settings, secrets })
     }
 }
 
@@ -153,7 +159,7 @@ fn check_brokers(brokers: &str) -> Result<(), OptionError> {
     let good = |broker: &str| {
         let address = broker.trim().rsplit_once("://").map_or(broker.trim(), |(_, address)| address);
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "9092"));
-        !host.is_empty() && port.parse::<u16>().is_ok()
+        !host.is_empty() && !host.contains('@') && port.parse::<u16>().is_ok()
     };
     if brokers.split(',').all(good) {
         Ok(())
@@ -227,6 +233,10 @@ mod tests {
             ),
             (&[("properties.request.required.acks", "1")], "expected one of all|-1"),
             (&[("properties.max.in.flight.requests.per.connection", "10")], "at most 5"),
+            (
+                &[("properties.bootstrap.server", "a:1,sasl://user:hunter2@b:1")],
+                "invalid value for option `properties.bootstrap.server`: expected host:port[,host:port…], found \"a:1,sasl://********@b:1\"",
+            ),
             (
                 &[("properties.linger", "1")],
                 "Unknown fields in the WITH clause: {\"properties.linger\": \"1\"}",
