@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use crate::handle::{Handle, Leader};
 
 use super::{
-    auth::{self, Audit, Caller, Gate, Told},
+    auth::{self, Audit, Caller, Logins, Told},
     forward::{Forward, Side},
     permit,
 };
@@ -57,7 +57,7 @@ impl Visit {
 /// The entrance of one coordinator.
 pub(super) struct Entrance {
     forward: Forward,
-    gate: Gate,
+    logins: Logins,
 }
 
 enum Found {
@@ -67,8 +67,8 @@ enum Found {
 
 impl Entrance {
     pub fn new(handle: &Handle) -> Self {
-        let gate = Gate::new(&handle.config().auth, handle.listener);
-        Self { forward: Forward::new(handle.clone()), gate }
+        let logins = Logins::new(&handle.config().auth, handle.listener);
+        Self { forward: Forward::new(handle.clone()), logins }
     }
 
     /// Lets a call in, or says why not.
@@ -103,12 +103,12 @@ impl Entrance {
         audit: &mut Audit,
     ) -> Result<Found, Status> {
         let (metadata, extensions) = (request.metadata(), request.extensions());
-        let knock = self.gate.knock(metadata, extensions).map_err(|denied| denied.status())?;
+        let knock = self.logins.knock(metadata, extensions).map_err(|denied| denied.status())?;
         let leader = match self.forward.side(metadata, extensions).await? {
             Side::Here(leader) => leader,
             Side::There(client) => return Ok(Found::There(client)),
         };
-        let caller = self.gate.authenticate(&leader, knock, audit).await.map_err(|denied| denied.status())?;
+        let caller = self.logins.authenticate(&leader, knock, audit).await.map_err(|denied| denied.status())?;
         let leader = permit::call(&leader, &caller, call(request.get_ref()))?;
         Ok(Found::Here(leader, caller))
     }

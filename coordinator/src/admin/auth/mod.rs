@@ -1,5 +1,5 @@
-//! The gate of the admin API: who a caller is. Called by `service` for every call before anything else; what a caller may do
-//! is `sql::access`, asked through [`Scene`](super::scene::Scene).
+//! Who a caller of the admin API is. Asked by `admit` for every call before anything else; what a caller may do is
+//! `sql::access`, asked by `permit`.
 //!
 //! * `credentials` reads what a call brings along, `password` and `token` (with `jwks`) look at it, `lockout` counts guesses.
 //! * `denied` says why not. `audit` tells every call. `config` is `[auth]`.
@@ -68,7 +68,7 @@ impl Caller {
     }
 }
 
-/// What a call shows at the gate, before anybody looks whether it is true.
+/// What a call shows, before anybody looks whether it is true.
 #[derive(Debug)]
 pub(super) struct Knock {
     shown: Shown,
@@ -87,15 +87,15 @@ pub(super) fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<daemon::Peer>().map(daemon::Peer::address)
 }
 
-/// The gate of one coordinator.
-pub(super) struct Gate {
+/// Who is let in by one coordinator.
+pub(super) struct Logins {
     config: AuthConfig,
     anonymous: bool,
     passwords: Passwords,
     tokens: Option<Tokens>,
 }
 
-impl Gate {
+impl Logins {
     /// Of a coordinator that listens there.
     pub fn new(config: &AuthConfig, listener: SocketAddr) -> Self {
         Self {
