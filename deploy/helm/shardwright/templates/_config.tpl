@@ -46,11 +46,7 @@
 {{- $_ := set $auth "admin_user" .Values.auth.adminUser }}
 {{- $_ := set $auth "admin_password_file" "/etc/shardwright/auth/password" }}
 {{- end }}
-{{- $peers := .Values.auth.peers }}
-{{- if and (kindIs "invalid" $peers) .Values.tls.enabled (ne .Values.tls.source "existingSecret") }}
-{{- $peers = list (printf "%s-coordinator" (include "shardwright.fullname" .)) }}
-{{- end }}
-{{- with $peers }}{{ $_ := set $auth "peers" . }}{{ end }}
+{{- with .Values.auth.peers }}{{ $_ := set $auth "peers" . }}{{ end }}
 {{- $jwt := .Values.auth.jwt }}
 {{- if $jwt.issuer }}
 {{- $claims := dict "issuer" $jwt.issuer "jwks_url" $jwt.jwksUrl "audience" $jwt.audience "user_claim" $jwt.userClaim }}
