@@ -68,3 +68,9 @@ def test_the_values_of_the_installation_are_ones_that_the_chart_takes(tmp_path):
     assert certificate["spec"]["secretName"] in text
     accounts = {name for kind, name in names if kind == "serviceaccount"}
     assert {"shardwright-coordinator", "shardwright-worker"} <= accounts
+
+
+def test_the_chart_is_of_the_version_of_the_program():
+    workspace = re.search(r'^version = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == workspace and chart["kubeVersion"] == ">=1.28.0-0"
