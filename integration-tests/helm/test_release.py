@@ -98,6 +98,14 @@ def test_every_kind_of_object_can_be_installed_and_changed(cluster, which, name)
     assert all(one["metadata"]["generation"] == 2 for one in cluster.cluster.of("StatefulSet"))
 
 
+def test_a_release_of_helm_3_goes_on_with_helm_4(cluster):
+    install(cluster, "helm3", "extras")
+    upgrade(cluster, "helm4", "extras", "--set", "telemetry.log=debug")
+    holds(cluster)
+    helm(cluster, "helm4", "uninstall", "rel", "-n", "streams")
+    assert not cluster.cluster.objects
+
+
 @pytest.mark.parametrize("which", HELMS)
 def test_an_upgrade_without_a_change_changes_nothing(cluster, which):
     install(cluster, which, "hardened")
