@@ -276,7 +276,7 @@ impl Leader {
     pub(crate) fn namesake(&self, sink: &SinkSpec, registrar: &dyn Registrar) -> Option<String> {
         let name = registrar.name(sink);
         let others =
-            self.sinks().into_iter().filter(|other| other.source == sink.source && other.id != sink.id);
+            self.all_sinks().into_iter().filter(|other| other.source == sink.source && other.id != sink.id);
         let mut same = others.filter(|other| registrar.name(other) == name);
         same.next().map(|other| other.name.clone())
     }

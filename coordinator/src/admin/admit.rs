@@ -108,7 +108,8 @@ impl Entrance {
             Side::Here(leader) => leader,
             Side::There(client) => return Ok(Found::There(client)),
         };
-        let caller = self.logins.authenticate(&leader, knock, audit).await.map_err(|denied| denied.status())?;
+        let caller =
+            self.logins.authenticate(&leader, knock, audit).await.map_err(|denied| denied.status())?;
         let leader = permit::call(&leader, &caller, call(request.get_ref()))?;
         Ok(Found::Here(leader, caller))
     }

@@ -82,17 +82,19 @@ impl Audit {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
-        let code = status.map_or(Code::Ok, Status::code);
+        let status_code = status.map_or(Code::Ok, Status::code);
+        let code = format!("{status_code:?}");
         let reason = status.and_then(|status| status.reason()).unwrap_or_default();
-        let (user, how, call, passed_on_by) = (&self.user, self.how, self.call, &self.passed_on_by);
+        let (user, how, call) = (self.user.as_str(), self.how, self.call);
+        let passed_on_by = self.passed_on_by.as_str();
         let from = self.from.map(|from| from.to_string()).unwrap_or_default();
         let statements = self.statements.join("; ");
         let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // `?` escapes what would look like another line of the log.
-        if matches!(code, Code::Unauthenticated | Code::PermissionDenied) {
-            tracing::warn!(target: "audit", call, ?user, how, from, ?passed_on_by, ?statements, ?code, reason, duration_ms, "refused");
+        // As texts, which the log escapes: what would look like another line of it, or another field, does not.
+        if matches!(status_code, Code::Unauthenticated | Code::PermissionDenied) {
+            tracing::warn!(target: "audit", call, user, how, from, passed_on_by, statements, code, reason, duration_ms, "refused");
         } else {
-            tracing::info!(target: "audit", call, ?user, how, from, ?passed_on_by, ?statements, ?code, reason, duration_ms, "answered");
+            tracing::info!(target: "audit", call, user, how, from, passed_on_by, statements, code, reason, duration_ms, "answered");
         }
     }
 }

@@ -55,6 +55,13 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    /// From where.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Strikes {
     failures: u32,

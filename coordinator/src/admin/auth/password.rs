@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -29,8 +30,9 @@ use super::{
 /// Hashes that are worked out at the same time; each takes 19 MiB (OWASP's second choice of parameters, argon2's own default).
 const AT_ONCE: usize = 2;
 
-/// Logins that wait for that.
+/// Logins that wait for that, and how many of them may come from one address: a flood from there leaves room for others.
 const QUEUE: usize = 64;
+const QUEUE_OF_ADDRESS: usize = 16;
 
 /// Logins of one user are looked at one after the other: who guesses in parallel is counted, too.
 const TURNS: usize = 64;
@@ -47,7 +49,8 @@ pub(crate) const PASSWORD_BYTES_MAX: usize = 1024;
 /// Looks at passwords.
 pub(super) struct Passwords {
     lockout: Lockout,
-    queue: Semaphore,
+    /// Logins that wait, by address.
+    queue: Mutex<HashMap<Option<IpAddr>, usize>>,
     turns: [tokio::sync::Mutex<()>; TURNS],
     turn_of: RandomState,
     key: [u8; 32],
@@ -58,7 +61,7 @@ impl Default for Passwords {
     fn default() -> Self {
         Self {
             lockout: Lockout::default(),
-            queue: Semaphore::new(QUEUE),
+            queue: Mutex::default(),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             turn_of: RandomState::new(),
             key: rand::rng().random(),
@@ -86,7 +89,7 @@ impl Passwords {
             self.lockout.succeeded(attempt, Instant::now());
             return Ok(());
         }
-        let _place = self.queue.try_acquire().map_err(|_| Denied::Busy)?;
+        let _place = self.place(attempt)?;
         let turn = usize::try_from(self.turn_of.hash_one(user) % TURNS as u64).unwrap_or_default();
         let _turn = self.turns[turn].lock().await;
         // Others of this user may have been looked at meanwhile.
@@ -103,6 +106,17 @@ impl Passwords {
         }
         self.lockout.failed(attempt, Instant::now());
         Err(Denied::Password { user: user.chars().take(128).collect() })
+    }
+
+    fn place(&self, attempt: &Attempt) -> Result<Place<'_>, Denied> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, address) = (queue.values().sum::<usize>(), attempt.address());
+        let places = queue.entry(address).or_insert(0);
+        if all >= QUEUE || *places >= QUEUE_OF_ADDRESS {
+            return Err(Denied::Busy);
+        }
+        *places += 1;
+        Ok(Place { passwords: self, address })
     }
 
     /// Of the stored hash, too: a changed password is another one.
@@ -133,6 +147,22 @@ impl Passwords {
     }
 }
 
+/// A place among the logins that wait.
+struct Place<'a> {
+    passwords: &'a Passwords,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.passwords.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = queue.get_mut(&self.address) {
+            *places -= 1;
+        }
+        queue.retain(|_, places| *places > 0);
+    }
+}
+
 /// Hashes of all coordinators in this process together.
 fn workers() -> &'static Arc<Semaphore> {
     static WORKERS: OnceLock<Arc<Semaphore>> = OnceLock::new();
@@ -154,7 +184,7 @@ async fn hashing<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 async fn is_right(password: Secret, stored: Option<PasswordHash>) -> bool {
     let compared = hashing(move || {
         let known = stored.is_some() && password.reveal().len() <= PASSWORD_BYTES_MAX;
-        let hash = stored.as_ref().map_or_else(|| nobody(), |stored| stored.reveal());
+        let hash = stored.as_ref().map_or(NOBODY, PasswordHash::reveal);
         let shown = &password.reveal().as_bytes()[..password.reveal().len().min(PASSWORD_BYTES_MAX)];
         let Ok(hash) = phc::PasswordHash::new(hash) else { return false };
         // Compares in constant time.
@@ -163,11 +193,9 @@ async fn is_right(password: Secret, stored: Option<PasswordHash>) -> bool {
     compared.await.unwrap_or(false)
 }
 
-/// What the password of a user that is not there is compared with.
-fn nobody() -> &'static str {
-    static NOBODY: OnceLock<String> = OnceLock::new();
-    NOBODY.get_or_init(|| hashed(&rand::rng().random::<[u8; 16]>()))
-}
+/// What the password of a user that is not there is compared with: of the same cost as every other, and of no password.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 fn hashed(password: &[u8]) -> String {
     let salt: [u8; 16] = rand::rng().random();
@@ -210,6 +238,27 @@ mod tests {
         assert_eq!(look(&passwords, "correct horse", None).await, wrong);
         let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
         assert_eq!(look(&passwords, &long, Some(&stored)).await, wrong);
+    }
+
+    #[tokio::test]
+    async fn a_flood_from_one_address_leaves_room_for_others() {
+        let passwords = Passwords::default();
+        let from = |address: &str| Attempt::new("x", Some(address.parse().unwrap()));
+        let flood: Vec<_> =
+            (0..QUEUE_OF_ADDRESS).map(|_| passwords.place(&from("10.0.0.1")).ok().unwrap()).collect();
+        assert!(passwords.place(&from("10.0.0.1")).is_err());
+        assert!(passwords.place(&from("10.0.0.2")).is_ok());
+        drop(flood);
+        assert!(passwords.place(&from("10.0.0.1")).is_ok());
+        assert!(passwords.queue.lock().unwrap().is_empty(), "nobody waits, nothing is kept");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_costs_what_everybody_costs() {
+        let real = hash("x".to_owned()).await.unwrap();
+        let costs = |text: &str| text.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(costs(NOBODY), costs(real.reveal()));
+        assert!(phc::PasswordHash::new(NOBODY).is_ok());
     }
 
     #[tokio::test]

@@ -211,7 +211,7 @@ fn credentials_of_format(format: Option<&FormatSpec>) -> Vec<Demand> {
     credentials(format.encode.options.iter().chain(keys))
 }
 
+/// By exactly the name that is looked up when it is used.
 fn read(credential: &str, place: Place) -> Demand {
-    let name = credential.strip_prefix("public.").unwrap_or(credential);
-    Demand::Right(Privilege::Read, On::Credential(name.to_owned()), place)
+    Demand::Right(Privilege::Read, On::Credential(credential.to_owned()), place)
 }
