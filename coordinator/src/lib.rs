@@ -38,5 +38,5 @@ pub use config::Config;
 pub use error::{Error, ErrorKind, Result};
 pub use events::Level;
 pub use handle::{BadRow, Dropped, Handle, Leader, ResetTo};
-pub use secrets::{Plaintext, SecretsConfig, Vault, new_master_key};
+pub use secrets::{Plaintext, SecretsConfig, Unreadable, Vault, new_master_key};
 pub use server::{Server, Site};

@@ -49,6 +49,17 @@ pub enum Plaintext {
     Always,
 }
 
+/// What happens to secrets that no key opens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// The coordinator does not lead.
+    #[default]
+    Refuse,
+    /// They are left out, and so is the name of a credential beside them: for when the master key is lost.
+    Forget,
+}
+
 /// `[secrets]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +76,8 @@ pub struct SecretsConfig {
     pub kms_endpoint: Option<String>,
     /// Where secrets may be stored without a key.
     pub plaintext: Plaintext,
+    /// What happens to secrets that no key opens.
+    pub unreadable: Unreadable,
 }
 
 /// Encrypts and decrypts. The default has no key. Cheap to clone.
@@ -75,6 +88,7 @@ struct Inner {
     current: Option<Arc<dyn MasterKey>>,
     previous: Vec<Arc<dyn MasterKey>>,
     plaintext: Plaintext,
+    unreadable: Unreadable,
     /// The store is on this machine.
     local: bool,
     /// What seals now, wrapped.
@@ -109,7 +123,8 @@ impl Vault {
         local: bool,
     ) -> Self {
         let (sealing, opened) = (Mutex::new(None), Lock::default());
-        Self(Arc::new(Inner { current, previous, plaintext, local, sealing, opened }))
+        let unreadable = Unreadable::Refuse;
+        Self(Arc::new(Inner { current, previous, plaintext, unreadable, local, sealing, opened }))
     }
 
     /// The vault of a cluster. `local` says that the store is on this machine. Asks nobody.
@@ -135,7 +150,9 @@ impl Vault {
                 None => Arc::new(LocalKey::parse(&text, cluster, "secrets.previous_keys")?),
             });
         }
-        Ok(Self::of(current, previous, config.plaintext, local))
+        let mut vault = Self::of(current, previous, config.plaintext, local);
+        Arc::get_mut(&mut vault.0).expect("nobody else has it yet").unreadable = config.unreadable;
+        Ok(vault)
     }
 
     /// A store as the coordinator sees it: what is sealed there is opened. For tools that look at the catalog themselves.
@@ -160,6 +177,10 @@ impl Vault {
 
     fn is_local(&self) -> bool {
         self.0.local
+    }
+
+    fn forgets(&self) -> bool {
+        self.0.unreadable == Unreadable::Forget
     }
 
     fn refuses_plain(&self) -> bool {

@@ -114,8 +114,14 @@ pub(super) async fn open(
         let text = format!("secrets at key `{key}` cannot be decrypted: {}", error.context);
         Error::new(error.kind, text)
     };
-    let text = vault.open_seal(&bound_to(cluster, id, record.get()), &sealed).await.map_err(refused)?;
     let mut plain: ObjectRecord = store::decode(key, record.get().as_bytes())?;
+    let text = match vault.open_seal(&bound_to(cluster, id, record.get()), &sealed).await {
+        Ok(text) => text,
+        Err(error) if error.kind == ErrorKind::Config && vault.forgets() => {
+            return forgotten(key, plain, &refused(error)).map(|bytes| (Some(bytes), None));
+        }
+        Err(error) => return Err(refused(error)),
+    };
     let secrets: Secrets = store::decode(key, &text)?;
     for (place, options) in plain.spec.options_mut() {
         for (name, value) in secrets.get(place).into_iter().flat_map(Options::iter) {
@@ -125,6 +131,17 @@ pub(super) async fn open(
     let bytes = serde_json::to_vec(&plain)
         .map_err(|error| Error::new(ErrorKind::Corrupt, format!("key `{key}`: {error}")))?;
     Ok((Some(bytes), Some(Kept::Sealed(sealed.key))))
+}
+
+/// The record without its secrets, and without the name of a credential: nobody vouches for where it would be sent.
+fn forgotten(key: &Key, mut record: ObjectRecord, why: &Error) -> Result<Vec<u8>> {
+    let (kind, name) = (record.spec.kind().as_str(), record.spec.name().to_owned());
+    tracing::error!("the secrets of {kind} `{name}` are forgotten, as `secrets.unreadable` says: {why}");
+    for (_, options) in record.spec.options_mut() {
+        options.forget_credentials();
+    }
+    serde_json::to_vec(&record)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, format!("key `{key}`: {error}")))
 }
 
 /// True if a record holds secrets, or sends those of a credential somewhere.

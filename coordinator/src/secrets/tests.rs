@@ -192,6 +192,39 @@ async fn a_writer_of_the_store_can_neither_move_nor_change_what_holds_or_uses_a_
     assert_eq!(elsewhere.list(&other.all()).await.err().unwrap().kind, ErrorKind::Config);
 }
 
+#[tokio::test]
+async fn who_has_lost_the_key_may_go_on_without_the_secrets() {
+    let bench = Bench::new();
+    let store = bench.sealed(bench.vault().await);
+    let user = sink(3, &[("credential", "cred2"), ("address", "good:1")]);
+    for record in [guarded(1), credential(2), user, sink(4, &[("path", "/x")])] {
+        bench.put(&store, &record).await;
+    }
+    let lost = async |unreadable| {
+        let config = SecretsConfig {
+            master_key: Some(new_master_key().unwrap()),
+            unreadable,
+            ..SecretsConfig::default()
+        };
+        bench.records(&bench.sealed(Vault::open(&config, "c", false).await.unwrap())).await
+    };
+    assert!(lost(Unreadable::Refuse).await.is_err());
+    let records = lost(Unreadable::Forget).await.unwrap();
+    assert_eq!(records.len(), 4);
+    // Nor is a credential sent where nobody vouches for.
+    assert_eq!(records[0], sink(1, &[("properties.bootstrap.server", "good:1")]));
+    assert_eq!(records[2], sink(3, &[("address", "good:1")]));
+    assert!(!format!("{records:?}").contains("secret"), "{records:?}");
+    // What can be opened is.
+    let config = SecretsConfig {
+        master_key: Some(bench.key.clone()),
+        unreadable: Unreadable::Forget,
+        ..SecretsConfig::default()
+    };
+    let store = bench.sealed(Vault::open(&config, "c", false).await.unwrap());
+    assert_eq!(bench.records(&store).await.unwrap()[0], guarded(1));
+}
+
 /// What docs/adr/0013 says is not promised: nothing outside the store remembers which version was the last.
 #[tokio::test]
 async fn an_older_version_of_the_same_object_is_taken_for_the_present_one() {

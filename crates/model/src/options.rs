@@ -102,6 +102,13 @@ impl Options {
         taken
     }
 
+    /// Takes out the names of credentials.
+    pub fn forget_credentials(&mut self) {
+        for name in [CREDENTIAL, DEAD_LETTER_CREDENTIAL] {
+            self.0.remove(name);
+        }
+    }
+
     /// The names of the credentials that these options refer to, their own and their dead-letter sink's.
     pub fn credentials(&self) -> impl Iterator<Item = &str> {
         [CREDENTIAL, DEAD_LETTER_CREDENTIAL].into_iter().filter_map(|name| self.get(name))

@@ -37,7 +37,8 @@ fn begin_of_line(text: &str, line: usize) -> Option<usize> {
 
 /// The text with its secrets masked; it keeps its lines. A literal belongs to the name before it, whether or not an equals
 /// sign stands between them: a text that does not parse has its secrets, too.
-fn masked(text: &str) -> String {
+#[must_use]
+pub fn masked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut name = String::new();
     let mut ended = false;

@@ -35,6 +35,7 @@ pub use bind::{
 pub use credential::{alter_credential, bind_credential, credential_ddl};
 pub use dead_letter::{DeadLetterSink, dead_letter_columns, sink_dead_letters, source_dead_letters};
 pub use error::{Code, Error, Result};
+pub use excerpt::masked;
 pub use grammar::data_type;
 pub use print::{sink_ddl, source_ddl};
 pub use projection::Projection;
