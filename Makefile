@@ -4,7 +4,7 @@
 CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shardwright/target
 export CARGO_TARGET_DIR
 
-.PHONY: help build demo kinesis test test-fast helm-test check bench sim scenarios scenario mutants soak
+.PHONY: help build demo kinesis test test-fast helm-test image image-test check bench sim scenarios scenario mutants soak upgrade-test
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -27,6 +27,15 @@ test-fast: ## the tests that need no server
 
 helm-test: ## the chart: renders, strict schemas, promises, a release's life by helm 3 and helm 4
 	@scripts/helm-test
+
+image: ## the container image; TAG=name ARCH=arm64 TARGET=slim SBOM=file HOST=1 (compiled here, not in the image's own stage)
+	@scripts/image $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) $(if $(TARGET),--target $(TARGET)) $(if $(SBOM),--sbom $(SBOM)) $(if $(HOST),--host)
+
+image-test: ## the image: built without a daemon, looked into, a cluster run from it as locked up as can be
+	@scripts/image-test
+
+upgrade-test: ## the chart's pods as processes here: a rolling upgrade under load, leader and worker killed, a ledger
+	@scripts/kube
 
 check: ## format, lints, dependency arrows, sizes
 	@scripts/check

@@ -1,4 +1,6 @@
-//! Puts the git revision into the binary, if there is a git and a repository; a tarball builds just as well.
+//! Puts the git revision into the binary, if there is a git and a repository, or if `SHARDWRIGHT_REVISION` names it (a build
+//! without them, as that of the image); a tarball builds just as well. `SHARDWRIGHT_LINK_ARGS` goes to the linker of the
+//! binary alone: as `RUSTFLAGS` the same words would build every crate anew.
 
 use std::process::Command;
 
@@ -9,9 +11,19 @@ fn git(arguments: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+fn told() -> Option<String> {
+    println!("cargo:rerun-if-env-changed=SHARDWRIGHT_REVISION");
+    let revision = std::env::var("SHARDWRIGHT_REVISION").ok()?.trim().to_owned();
+    (!revision.is_empty()).then(|| revision.chars().take(12).collect())
+}
+
 fn main() {
+    println!("cargo:rerun-if-env-changed=SHARDWRIGHT_LINK_ARGS");
+    for argument in std::env::var("SHARDWRIGHT_LINK_ARGS").unwrap_or_default().split_whitespace() {
+        println!("cargo:rustc-link-arg-bins={argument}");
+    }
     let version = env!("CARGO_PKG_VERSION");
-    let long = match git(&["rev-parse", "--short=12", "HEAD"]) {
+    let long = match told().or_else(|| git(&["rev-parse", "--short=12", "HEAD"])) {
         Some(revision) => format!("{version} ({revision})"),
         None => version.to_owned(),
     };
