@@ -28,6 +28,9 @@ const COLUMNS: &str = "id BIGINT, \"user\" VARCHAR, kind VARCHAR, at TIMESTAMPTZ
 const EXCHANGE: f64 = 1.6;
 /// CPU of the same work on one worker over that on several.
 const EFFICIENCY: f64 = 0.9;
+/// Of mutual TLS over none.
+const MTLS: f64 = 1.03;
+const MTLS_ROUNDS: usize = 2;
 const SINKS: usize = 10;
 /// A newcomer has its share by then.
 const EVEN_WITHIN: Duration = Duration::from_secs(60);
@@ -39,6 +42,10 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) {
     if bench.wants("exchange") {
         let outcome = exchange(bench, report).await;
         report.outcome("exchange", outcome);
+    }
+    if bench.wants("mtls") {
+        let outcome = mtls(bench, report).await;
+        report.outcome("mtls", outcome);
     }
     if bench.wants("ten sinks") {
         let outcome = ten_sinks(bench, report).await;
@@ -60,6 +67,8 @@ struct Case<'a> {
     workers: usize,
     sinks: &'a [String],
     aim: Aim,
+    /// Every connection between the processes is mutual TLS.
+    secured: bool,
 }
 
 async fn source(bench: &Bench) -> Result<String> {
@@ -73,7 +82,7 @@ fn blackhole(number: usize, more: &str) -> String {
 
 /// Runs a case and says what all its workers used for a million records read.
 async fn run(bench: &Bench, report: &mut Report, case: &Case<'_>) -> Result<f64> {
-    let mut cluster = bench.cluster().await?;
+    let mut cluster = if case.secured { bench.secured_cluster().await? } else { bench.cluster().await? };
     for number in 0..case.workers {
         cluster.worker(&format!("w{number}")).await?;
     }
@@ -130,7 +139,7 @@ async fn all_delivered(cluster: &mut Cluster, records: u64) -> Result<()> {
 async fn exchange(bench: &Bench, report: &mut Report) -> Result<()> {
     let stays = [blackhole(0, ", primary_key = 'user'")];
     let goes = [blackhole(0, ", primary_key = 'user', distribution = 'key(8)'")];
-    let case = |name, workers, sinks| Case { name, workers, sinks, aim: Aim::None };
+    let case = |name, workers, sinks| Case { name, workers, sinks, aim: Aim::None, secured: false };
     let split = run(bench, report, &case("exchange: distribution split", 1, &stays)).await?;
     let within = run(bench, report, &case("exchange: key(8) within one worker", 1, &goes)).await?;
     let between = run(bench, report, &case("exchange: key(8) between two workers", 2, &goes)).await?;
@@ -139,10 +148,31 @@ async fn exchange(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The same with and without mutual TLS between all processes: rows that stay, and rows that go to another worker. Turn and
+/// turn about, and the better of each: what differs by little is not to be told by one run.
+async fn mtls(bench: &Bench, report: &mut Report) -> Result<()> {
+    let stays = [blackhole(0, "")];
+    let goes = [blackhole(0, ", primary_key = 'user', distribution = 'key(8)'")];
+    let kinds = [("JSON → blackhole", 1, &stays), ("exchange between two workers", 2, &goes)];
+    for (what, workers, sinks) in kinds {
+        let mut best = [f64::INFINITY; 2];
+        for round in 1..=MTLS_ROUNDS {
+            for (best, secured) in best.iter_mut().zip([false, true]) {
+                let how = if secured { "with" } else { "without" };
+                let name = format!("mtls: {what}, {how}, round {round}");
+                let case = Case { name: &name, workers, sinks, aim: Aim::None, secured };
+                *best = run(bench, report, &case).await?.min(*best);
+            }
+        }
+        report.figure(format!("mtls: {what}, CPU with over without"), best[1] / best[0], "×", AtMost(MTLS));
+    }
+    Ok(())
+}
+
 /// Ten sinks of one source on one worker, beside one.
 async fn ten_sinks(bench: &Bench, report: &mut Report) -> Result<()> {
     let all: Vec<String> = (0..SINKS).map(|number| blackhole(number, "")).collect();
-    let case = |name, sinks| Case { name, workers: 1, sinks, aim: Aim::None };
+    let case = |name, sinks| Case { name, workers: 1, sinks, aim: Aim::None, secured: false };
     let one = run(bench, report, &case("ten sinks: one of them", &all[..1])).await?;
     let ten = run(bench, report, &case("ten sinks: all of them", &all)).await?;
     report.figure("ten sinks: CPU of all over one", ten / one, "×", Aim::None);
@@ -158,7 +188,8 @@ async fn scale_out(bench: &Bench, report: &mut Report) -> Result<()> {
     for (name, workers) in
         [("scale-out: 1 worker", 1), ("scale-out: 2 workers", 2), ("scale-out: 4 workers", 4)]
     {
-        let used = run(bench, report, &Case { name, workers, sinks: &sinks, aim: Aim::None }).await?;
+        let case = Case { name, workers, sinks: &sinks, aim: Aim::None, secured: false };
+        let used = run(bench, report, &case).await?;
         let alone = *alone.get_or_insert(used);
         if workers > 1 {
             let text = format!("{name}: CPU over that of one (efficiency {:.0} %)", 100.0 * alone / used);

@@ -1,7 +1,7 @@
 //! Who may come in when TLS is on: workers and coordinators with a certificate of the cluster, each worker under its own name;
 //! anybody for the admin API, as far as the transport goes.
 
-use std::{error::Error as _, fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use daemon::tls::{Tls, TlsClient, TlsConfig};
 use proto::{
