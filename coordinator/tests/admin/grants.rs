@@ -254,3 +254,30 @@ async fn whoever_turns_an_object_elsewhere_must_be_allowed_to_use_its_credential
     );
     assert_eq!(alice.run("SHOW CREDENTIALS").await.rows.len(), 1);
 }
+
+#[tokio::test]
+async fn a_sink_that_one_may_not_see_still_has_its_name_at_the_service() {
+    let (cluster, admin) = scene(&["bob"]).await;
+    admin.run(&source("fan", "service = 'unseen names', name = 'same'")).await;
+    admin.run(&sink("first", "fan", "")).await;
+    admin.run("GRANT CREATE SINK ON SCHEMA public TO bob; GRANT SELECT ON SOURCE fan TO bob").await;
+    let bob = Caller::user(&cluster, "bob", GOOD);
+    assert!(bob.run("SHOW SINKS").await.rows.is_empty());
+    let refused = bob.refused(&sink("second", "fan", "")).await;
+    assert!(refused.message().contains("already reads the source as \"same\""), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_credential_is_asked_for_by_the_very_name_that_is_used() {
+    let (cluster, admin) = scene(&["bob"]).await;
+    let pair = "TYPE = 'pair', IDENTITY = 'me', SECRET = 'hunter2'";
+    admin.run(&format!("CREATE CREDENTIAL \"public.c\" {pair}; CREATE CREDENTIAL \"C\" {pair}")).await;
+    admin.run("GRANT CREATE SINK ON SCHEMA public TO bob; GRANT SELECT ON s TO bob").await;
+    let bob = Caller::user(&cluster, "bob", GOOD);
+    bob.run(&format!("CREATE CREDENTIAL c {pair}")).await;
+    for name in ["public.c", "C"] {
+        let read = format!("READ privilege on credential \"public.{name}\"");
+        bob.lacks(&sink("mine", "s", &format!("credential = '{name}'")), &read).await;
+    }
+    bob.run(&sink("mine", "s", "credential = 'c'")).await;
+}
