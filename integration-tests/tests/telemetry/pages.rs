@@ -1,12 +1,15 @@
 //! The pages of the telemetry listener.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use shardwright_integration_tests::endpoint;
 
 use crate::{
     manual::{self, family},
-    site::{Member, Site},
+    site::{Member, PATIENCE, Site},
 };
 
 /// The labels of each metric of a page, by its own name.
@@ -27,13 +30,19 @@ async fn page(member: &Member) -> Page {
     page
 }
 
-/// Waits until the page has all of these.
-async fn has(member: &Member, wanted: &[&str]) {
-    let seen = |_, text: &str| {
-        let there = |name: &&str| text.lines().any(|line| line.starts_with(*name));
-        wanted.iter().all(there).then_some(())
-    };
-    member.until("/metrics", seen).await.unwrap();
+/// Waits until each of these begins a line of some page.
+async fn have(members: &[&Member], wanted: &[&str]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let mut text = String::new();
+        for member in members {
+            text += &member.ask("GET", "/metrics", "").await.unwrap().1;
+        }
+        let missing = wanted.iter().find(|name| !text.lines().any(|line| line.starts_with(**name)));
+        let Some(missing) = missing else { return };
+        assert!(tokio::time::Instant::now() < deadline, "no `{missing}` in\n{text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]
@@ -42,6 +51,7 @@ async fn what_is_served_is_documented_and_what_is_documented_is_served() {
     for _ in 0..2 {
         site.worker();
     }
+    site.ready().await;
     site.source(2, 200).await;
     site.sql("CREATE SINK k FROM clicks WITH (connector = 'blackhole') FORMAT PLAIN ENCODE JSON").await;
     site.sql("CREATE SINK parts FROM clicks WITH (connector = 'blackhole', distribution = 'key(2)', primary_key = 'id')").await;
@@ -51,29 +61,18 @@ async fn what_is_served_is_documented_and_what_is_documented_is_served() {
     let client = site.endpoint.client();
     let shard = endpoint::open_shards(&client, "clicks-in").await.unwrap().remove(0);
     endpoint::split(&client, "clicks-in", &shard).await.unwrap();
-    site.admin.event("split_ended", super::site::PATIENCE).await.unwrap();
-    has(
-        &site.coordinator,
-        &[
-            "reshard_events_total{kind=\"split\"} 1",
-            "sink_lag_seconds",
-            "source_retention_seconds",
-            "splits{",
-        ],
-    )
-    .await;
-    for worker in &site.workers {
-        has(
-            worker,
-            &[
-                "sink_flush_seconds",
-                "checkpoint_age_seconds",
-                "kinesis_millis_behind_latest_max",
-                "get_records_empty_total",
-            ],
-        )
-        .await;
-    }
+    site.admin.event("split_ended", PATIENCE).await.unwrap();
+    let leader =
+        ["reshard_events_total{kind=\"split\"} 1", "sink_lag_seconds", "source_retention_seconds", "splits{"];
+    have(&[&site.coordinator], &leader).await;
+    let workers: Vec<&Member> = site.workers.iter().collect();
+    let read = [
+        "sink_flush_seconds",
+        "checkpoint_age_seconds",
+        "kinesis_millis_behind_latest_max",
+        "get_records_empty_total",
+    ];
+    have(&workers, &read).await;
 
     let rows = manual::rows();
     let mut served: BTreeMap<&str, Page> = BTreeMap::new();

@@ -63,6 +63,13 @@ impl Site {
         self.workers.push(member(&name, &arguments, &self.settings, self.dir.path().join("logs")));
     }
 
+    /// Waits until every process is ready: from then on each worker gets its share.
+    pub async fn ready(&self) {
+        for member in self.members() {
+            member.until("/readyz", |status, _| (status == 200).then_some(())).await.unwrap();
+        }
+    }
+
     /// A source `clicks` on a stream with records in it.
     pub async fn source(&self, shards: i32, records: u64) {
         let client = self.endpoint.client();

@@ -42,6 +42,7 @@ async fn traced(workers: usize, ratio: &str) -> (Site, Collector) {
     for _ in 0..workers {
         site.worker();
     }
+    site.ready().await;
     (site, collector)
 }
 
