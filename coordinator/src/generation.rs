@@ -37,7 +37,9 @@ impl Term {
             let heard = hello.newest_leader.as_ref().map(seniority);
             let leaders = heard.filter(|heard| *heard > seniority(&self.leader()));
             let Some(newest) = epochs.chain(leaders).max() else { return false };
-            let raised = Schema { generation: newest.generation + 1, begins: true, ..schema.value };
+            // There is none after the last: whoever says so is mistaken.
+            let Some(generation) = newest.generation.checked_add(1) else { return false };
+            let raised = Schema { generation, begins: true, ..schema.value };
             let guard = Guard::Unchanged(keys.schema(), schema.mod_revision);
             (guard, keys.put::<SchemaKey>(&(), &raised), newest)
         };

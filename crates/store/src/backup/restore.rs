@@ -140,7 +140,7 @@ impl Backup {
         let here = there.get(&key).map(|entry| decode::<Schema>(&key, &entry.value)).transpose()?;
         let known = here.map_or(0, |schema| schema.generation).max(self.contents.schema.generation);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(seconds.max(known + 1))
+        Ok(seconds.max(known.saturating_add(1)))
     }
 }
 
