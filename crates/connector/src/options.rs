@@ -139,13 +139,20 @@ impl fmt::Display for OptionError {
 impl std::error::Error for OptionError {}
 
 /// Whether the value of such a name is better not shown; more generous than the list of secret options, because names are
-/// mistyped.
+/// mistyped: `session_tokn`, `ca.pme`.
 #[must_use]
 pub fn looks_secret(name: &str) -> bool {
-    const WORDS: &[&str] =
-        &["pass", "pwd", "secret", "token", "passphrase", "private", "jaas", "apikey", "api_key"];
+    const PARTS: &[&str] = &["pass", "pwd", "secret", "token", "private", "jaas", "apikey", "api_key"];
+    const WORDS: &[&str] = &["password", "secret", "session_token", "token", "service_account", "pem"];
     let lower = name.to_ascii_lowercase();
-    is_secret_option(name) || WORDS.iter().any(|word| lower.contains(word))
+    let last = lower.rsplit('.').next().unwrap_or(&lower);
+    let slip = |word: &str| {
+        let most = if word.len() > 4 { 2 } else { 1 };
+        strsim::damerau_levenshtein(last, word) <= most
+    };
+    is_secret_option(name)
+        || PARTS.iter().any(|part| lower.contains(part))
+        || WORDS.iter().any(|word| slip(word))
 }
 
 /// The known name nearest to what was typed, if any is near enough to be meant.
@@ -300,6 +307,29 @@ mod tests {
         let error = read(&[("streem", "x")]).unwrap_err();
         assert!(error.starts_with("Unknown fields in the WITH clause: {\"streem\": \"x\"}"), "{error}");
         assert!(error.contains("did you mean `stream`?"), "{error}");
+    }
+
+    #[test]
+    fn a_mistyped_name_of_a_secret_looks_secret_and_others_do_not() {
+        for name in
+            ["kinesis.credentials.secrex", "session_tokex", "properties.ssl.key.pex", "Passwrod", "pasword"]
+        {
+            assert!(looks_secret(name), "{name}");
+        }
+        for name in [
+            "stream",
+            "topic",
+            "region",
+            "path",
+            "primary_key",
+            "key",
+            "endpoint",
+            "identity",
+            "format",
+            "item",
+        ] {
+            assert!(!looks_secret(name), "{name}");
+        }
     }
 
     #[test]

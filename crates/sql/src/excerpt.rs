@@ -125,6 +125,7 @@ mod tests {
             "with (password = 'it''s hunter2') x",
             "with (password 'hunter2') x",
             "with (passwrod = 'hunter2') x",
+            "with (properties.ssl.key.pex = 'hunter2', kinesis.credentials.secrex = 'hunter2') x",
             "with options ('sasl.password' = 'hunter2')",
             "with options ('sasl.password' 'hunter2')",
             "create credential c type = 'k', identity = 'i', secret = 'hunter2', x",

@@ -63,7 +63,9 @@ impl Haul {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 self.add_files(place, &path);
-            } else if let Ok(bytes) = std::fs::read(&path) {
+            } else if let Ok(mut bytes) = std::fs::read(&path) {
+                // etcd's log is mostly room for more.
+                bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
                 self.add(&format!("{place}: {}", path.display()), bytes);
             }
         }
