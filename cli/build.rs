@@ -1,6 +1,5 @@
 //! Puts the git revision into the binary, if there is a git and a repository, or if `SHARDWRIGHT_REVISION` names it (a build
-//! without them, as that of the image); a tarball builds just as well. `SHARDWRIGHT_LINK_ARGS` goes to the linker of the
-//! binary alone: as `RUSTFLAGS` the same words would build every crate anew.
+//! without them, as that of the image); a tarball builds just as well.
 
 use std::process::Command;
 
@@ -18,10 +17,6 @@ fn told() -> Option<String> {
 }
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=SHARDWRIGHT_LINK_ARGS");
-    for argument in std::env::var("SHARDWRIGHT_LINK_ARGS").unwrap_or_default().split_whitespace() {
-        println!("cargo:rustc-link-arg-bins={argument}");
-    }
     let version = env!("CARGO_PKG_VERSION");
     let long = match told().or_else(|| git(&["rev-parse", "--short=12", "HEAD"])) {
         Some(revision) => format!("{version} ({revision})"),
