@@ -171,7 +171,11 @@ async fn a_worker_process_with_the_wrong_certificate_does_not_join() {
     };
     // Without a certificate there is only the authority of the machine to go by.
     said(&start("none", "worker-0", &[]), "invalid peer certificate: UnknownIssuer").await;
-    said(&start("other", "worker-0", &mixed.settings()), "does not trust the authority").await;
+    said(
+        &start("other", "worker-0", &mixed.settings()),
+        "does not trust the authority of the certificate that was shown",
+    )
+    .await;
     said(&start("borrowed", "worker-0", &borrowed.settings()), "its certificate is for `worker-7`").await;
     trial.cluster.start_worker("worker-0").unwrap();
     trial
