@@ -39,6 +39,14 @@ async fn workers_that_live_through_a_restore_go_on_from_the_backup_and_lose_noth
     let file = trial.cluster.dir().join("backup.jsonl").display().to_string();
     let said = tool(&["backup", &file, "--store", &trial.etcd.url()]).await;
     assert!(said.contains("(3 objects, 3 splits"), "{said}");
+    let servers = trial.cluster.urls().join(",");
+    let looked = ["check", "--store", &trial.etcd.url(), "--server", &servers, "--skip", "limits"];
+    let said = tool(&looked).await;
+    for line in ["ok       cluster", "ok       source orders", "ok       sink archive", "ok       sink copy"]
+    {
+        assert!(said.lines().any(|said| said.starts_with(line)), "{line} is not in\n{said}");
+    }
+    assert!(!said.contains("failed"), "{said}");
     trial.records(800).await;
     let before = trial.admin().status().await.unwrap();
     for number in 0..2 {
