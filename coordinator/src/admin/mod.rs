@@ -35,9 +35,12 @@ use proto::v1::admin_server::AdminServer;
 
 use crate::handle::Handle;
 
+/// The largest request: statements are text. It is read before anybody knows who sent it, so that strangers share this bound.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+
 /// The admin service of one coordinator.
 pub(crate) fn service(handle: Handle) -> AdminServer<service::AdminService> {
     AdminServer::new(service::AdminService::new(handle))
-        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX)
 }

@@ -80,7 +80,7 @@ async fn converse(
     };
     let worker = hello.worker.clone();
     if let Some(Err(reason)) = peer.map(|peer| peer.check_name(&worker)) {
-        tracing::warn!(%worker, reason, "a worker is refused");
+        tracing::warn!(?worker, reason, "a worker is refused");
         let _ = out.try_send(Err(Status::permission_denied(format!("worker `{worker}`: {reason}"))));
         return;
     }
