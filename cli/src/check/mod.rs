@@ -119,14 +119,14 @@ pub async fn run(args: CheckArgs, target: &Target) -> Result<(), Failure> {
     if looks(Part::Coordinators) {
         coordinators(&settings, target, &mut report).await?;
     }
-    if looks(Part::Store) {
-        if let Some(view) = store(&settings, &mut report).await? {
-            if looks(Part::Sources) {
-                outside::sources(&view, &mut report).await?;
-            }
-            if looks(Part::Sinks) {
-                outside::sinks(&view, &mut report).await?;
-            }
+    if looks(Part::Store)
+        && let Some(view) = store(&settings, &mut report).await?
+    {
+        if looks(Part::Sources) {
+            outside::sources(&view, &mut report).await?;
+        }
+        if looks(Part::Sinks) {
+            outside::sinks(&view, &mut report).await?;
         }
     }
     end(&report)
