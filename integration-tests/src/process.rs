@@ -90,6 +90,14 @@ impl Process {
         }
     }
 
+    /// Waits until it has ended by itself or by a signal. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
+        Ok(self.child.wait().await?)
+    }
+
     /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
