@@ -185,7 +185,7 @@ def a_cluster(bundle, data):
     # librdkafka and its TLS load and run here: what it says is that nobody listens, and not that something is missing.
     refused = bundle.run("--server", server, "sql", "-c", KAFKA)
     said = refused.out + refused.err
-    check(refused.code == 1 and "127.0.0.1:1" in said, f"librdkafka tries to reach the broker: {refused}")
+    check(refused.code == 1 and "ssl://127.0.0.1:1/bootstrap" in said, f"librdkafka tries to reach the broker: {refused}")
     return server, coordinator, worker, coordinator_took, worker_took
 
 
