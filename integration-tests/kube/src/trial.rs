@@ -253,8 +253,10 @@ impl Trial {
             all.push(self.upgrade("upgrade of coordinators", [1, 0]).await?);
             all.push(self.kill_worker().await?);
         }
-        all.push(self.leader_goes("leader stops", Cluster::evict).await?);
-        all.push(self.leader_goes("leader is killed", Cluster::crash).await?);
+        // It leads until its preStop is over.
+        let leads_on = Duration::from_secs(self.extent.pre_stop);
+        all.push(self.leader_goes("leader stops", Cluster::evict, leads_on).await?);
+        all.push(self.leader_goes("leader is killed", Cluster::crash, Duration::ZERO).await?);
         all.push(self.upgrade("upgrade of workers and coordinators", [1, 1]).await?);
         Ok(all)
     }
@@ -299,6 +301,7 @@ impl Trial {
         &mut self,
         what: &'static str,
         go: fn(&Cluster, &str) -> Result<()>,
+        leads_on: Duration,
     ) -> Result<Happened> {
         let before = self.admin()?.status().await?;
         let leader =
@@ -311,7 +314,7 @@ impl Trial {
             while !admin.status().await.is_ok_and(|status| led(&status)) {
                 tokio::time::sleep(LOOK).await;
             }
-            from.elapsed()
+            from.elapsed().saturating_sub(leads_on)
         };
         tokio::pin!(away);
         let (mut leaderless, made) = (None, self.cluster.made());
