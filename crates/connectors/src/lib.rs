@@ -89,7 +89,7 @@ mod tests {
                         assert_eq!(def.secret, part.def.secret, "{}: {}", kind.name, part.becomes);
                     }
                     let known = |name: &&str| defs.iter().any(|def| def.name == *name);
-                    assert!(kind.excludes.iter().all(|name| known(&name)), "{}", kind.name);
+                    assert!(kind.excludes.iter().all(known), "{}", kind.name);
                 }
             }
         }

@@ -254,12 +254,9 @@ const SOURCES: &[(&str, Code, &str)] = &[
 
 #[test]
 fn an_option_that_this_release_lacks_is_refused_with_the_nearest_way() {
-    for (option, way) in [("source_rate_limit=10", "`sink_rate_limit`")] {
-        let error =
-            refused(&format!("create source s (a int) with ($IN, {option}) format plain encode json"));
-        assert_eq!(error.code, Code::Unsupported, "{error}");
-        assert!(error.hint.as_deref().is_some_and(|hint| hint.contains(way)), "{error}");
-    }
+    let error = refused("create source s (a int) with ($IN, source_rate_limit=10) format plain encode json");
+    assert_eq!(error.code, Code::Unsupported, "{error}");
+    assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("`sink_rate_limit`")), "{error}");
 }
 
 #[test]

@@ -147,9 +147,15 @@ fn kind_of(statement: &Statement) -> usize {
 const KINDS: usize = 41;
 
 /// Every kind of statement, with all that it needs and nothing else.
-fn table() -> Vec<(&'static str, Vec<(Privilege, On)>)> {
-    let users = || vec![(SystemUserAdmin, On::Cluster)];
-    let all = || vec![(SystemAdmin, On::Cluster)];
+fn table() -> Vec<Row> {
+    on_objects().into_iter().chain(on_people()).collect()
+}
+
+/// A statement, and what it needs.
+type Row = (&'static str, Vec<(Privilege, On)>);
+
+/// Those about sources, sinks, credentials and the cluster.
+fn on_objects() -> Vec<Row> {
     vec![
         ("CREATE SOURCE n WITH (connector = 'x') FORMAT PLAIN ENCODE JSON", vec![(CreateSource, On::Schema)]),
         (
@@ -200,6 +206,14 @@ fn table() -> Vec<(&'static str, Vec<(Privilege, On)>)> {
         ("SELECT * FROM s_progress", vec![(Select, source("s"))]),
         ("SELECT * FROM s_progress, other_progress", vec![(Select, source("s")), (Select, source("other"))]),
         ("SELECT * FROM sys.source_errors", vec![]),
+    ]
+}
+
+/// Those about users, roles and grants.
+fn on_people() -> Vec<Row> {
+    let users = || vec![(SystemUserAdmin, On::Cluster)];
+    let all = || vec![(SystemAdmin, On::Cluster)];
+    vec![
         ("CREATE USER n PASSWORD 'p'", users()),
         ("CREATE ROLE n", users()),
         ("ALTER USER bob PASSWORD 'p'", users()),
