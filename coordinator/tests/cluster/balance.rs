@@ -110,7 +110,7 @@ async fn a_busy_cluster_asks_for_more_workers() {
     let busy = v1::Heartbeat { number: 9_000, cpu: 3.2, cores: 4, ..Default::default() };
     one.say(up::Message::Heartbeat(busy)).await;
     let mut found = idle;
-    for _ in 0..200 {
+    for _ in 0..2000 {
         found = client.scale(v1::ScaleRequest {}).await.unwrap().into_inner();
         if found.wanted != 1 {
             break;
