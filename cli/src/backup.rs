@@ -9,11 +9,12 @@ use std::{
 };
 
 use clap::Args;
+use daemon::config::Loaded;
 use store::{Backup, Contents, MetadataStore, RestoreInto, StoreConfig};
 
 use crate::{
     failure::Failure,
-    role::{Given, SettingsArgs, read_for_tool, store_failed},
+    role::{Given, Settings, SettingsArgs, read_for_tool, store_failed},
 };
 
 /// Which cluster in which store.
@@ -142,15 +143,25 @@ fn write_whole(path: &Path, backup: &Backup) -> Result<(), Failure> {
 }
 
 impl StoreArgs {
-    /// The store and the name of the cluster. `there`: the store must hold something, so a file that is not there is not made.
-    async fn open(&self, there: bool) -> Result<(Arc<dyn MetadataStore>, String), Failure> {
+    /// The settings, with what the flags say.
+    pub(crate) fn read(&self) -> Result<Loaded<Settings>, Failure> {
         let mut given = Given::default();
         given.flag("coordinator.cluster", "--cluster", self.cluster.as_ref()).flag(
             "store.url",
             "--store",
             self.store.as_ref(),
         );
-        let settings = read_for_tool(&self.settings, given)?.value;
+        read_for_tool(&self.settings, given)
+    }
+
+    /// The file of settings that was named.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.settings.config.as_deref()
+    }
+
+    /// The store and the name of the cluster. `there`: the store must hold something, so a file that is not there is not made.
+    async fn open(&self, there: bool) -> Result<(Arc<dyn MetadataStore>, String), Failure> {
+        let settings = self.read()?.value;
         let store = settings.store.ok_or_else(|| {
             Failure::Usage(
                 "ERROR: no store is named; say --store etcd://HOST:PORT, --store embedded:PATH (of a standalone: \

@@ -18,9 +18,10 @@ use proto::v1::StatusRequest;
 use store::{Keyspace, MetadataStore, View};
 
 use crate::{
+    backup::StoreArgs,
     client::{self, Patience, Target},
     failure::Failure,
-    role::{Given, Settings, SettingsArgs, read_for_tool},
+    role::Settings,
 };
 
 /// How long one thing may take to answer.
@@ -40,13 +41,7 @@ enum Part {
 #[derive(Args, Debug)]
 pub struct CheckArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
-    /// Name of the cluster: the first part of its keys in the store
-    #[arg(long, value_name = "NAME")]
-    cluster: Option<String>,
-    /// etcd://HOST:PORT[,HOST:PORT…] or embedded:PATH
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
+    place: StoreArgs,
     /// What is not looked at, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     skip: Vec<Part>,
@@ -142,13 +137,7 @@ fn end(report: &Report<'_>) -> Result<(), Failure> {
 
 /// The settings, if they can be read and fit together.
 fn settings(args: &CheckArgs, report: &mut Report<'_>) -> Result<Option<Settings>, Failure> {
-    let mut given = Given::default();
-    given.flag("coordinator.cluster", "--cluster", args.cluster.as_ref()).flag(
-        "store.url",
-        "--store",
-        args.store.as_ref(),
-    );
-    let loaded = match read_for_tool(&args.settings, given) {
+    let loaded = match args.place.read() {
         Ok(loaded) => loaded,
         Err(failure) => {
             let text = failure.to_string();
@@ -166,7 +155,7 @@ fn settings(args: &CheckArgs, report: &mut Report<'_>) -> Result<Option<Settings
     match wrong {
         Err(text) => report.line(Mark::Failed, "settings", text, "")?,
         Ok(()) => {
-            let from = args.settings.config.as_ref();
+            let from = args.place.config();
             let from = from.map_or_else(|| "no file".to_owned(), |path| format!("`{}`", path.display()));
             report.ok("settings", format!("{from}, cluster `{}`", settings.coordinator.cluster))?;
         }

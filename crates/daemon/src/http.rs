@@ -14,26 +14,48 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{ConnectInfo, DefaultBodyLimit, Request, State},
     http::{StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Error, LogFilter, Result, net};
 
 /// No filter is longer.
 const FILTER_BYTES_MAX: usize = 4096;
+
+/// Connections at a time; the next ones wait to be taken.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a question may take to be asked, silence before it included.
+const QUESTION: Duration = Duration::from_secs(15);
+/// How long one connection may serve for questions; whoever has more comes again.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// How long the answer under way may take then.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+/// How long accepting rests when the system refuses (no files left).
+const REST: Duration = Duration::from_millis(100);
 
 /// Whether a process can do its work, and if not, why. It can when each of its roles can.
 #[derive(Clone, Debug)]
@@ -124,13 +146,7 @@ impl Http {
         let listener = net::listen(address, "telemetry.listen").await?;
         let address =
             listener.local_addr().map_err(|error| Error::system(format!("telemetry listener: {error}")))?;
-        let router = router(pages).into_make_service_with_connect_info::<SocketAddr>();
-        let server = tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "telemetry listener ended");
-            }
-        });
+        let server = tokio::spawn(serve(listener, router(pages), cancel));
         Ok(Self { address, server })
     }
 
@@ -145,6 +161,45 @@ impl Http {
         // A panic inside has been printed by then, and there is nothing left to stop.
         self.server.await.ok();
     }
+}
+
+/// Takes connections until `cancel`, a bounded number at a time, each for a bounded time.
+async fn serve(listener: TcpListener, router: Router, cancel: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((tcp, peer)) => {
+                    let router = router.clone().layer(Extension(ConnectInfo(peer)));
+                    connections.spawn(attend(tcp, router, cancel.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "telemetry listener cannot take a connection");
+                    sleep(REST).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// One connection: who asks nothing, or asks or reads too slowly, makes room for others.
+async fn attend(tcp: TcpStream, router: Router, cancel: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(QUESTION)
+        .serve_connection(TokioIo::new(tcp), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = cancel.cancelled() => {}
+        () = sleep(CONNECTION) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    timeout(LAST_ANSWER, connection).await.ok();
 }
 
 fn router(pages: Pages) -> Router {
@@ -214,5 +269,38 @@ fn changed(outcome: std::result::Result<String, String>) -> (StatusCode, String)
     match outcome {
         Ok(old) => (StatusCode::OK, format!("{old}\n")),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    // The clock goes on by itself whenever everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn who_keeps_silent_or_never_finishes_a_question_does_not_keep_others_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let router = Router::new().route("/livez", get(|| async { "ok\n" }));
+        let server = tokio::spawn(serve(listener, router, cancel.clone()));
+        let mut silent = Vec::new();
+        for number in 0..2 * CONNECTIONS_MAX {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            if number % 2 == 0 {
+                tcp.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+            }
+            silent.push(tcp);
+        }
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        cancel.cancel();
+        server.await.unwrap();
     }
 }

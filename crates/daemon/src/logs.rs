@@ -67,7 +67,9 @@ impl LogFilter {
 fn parse(text: &str) -> std::result::Result<EnvFilter, String> {
     // Its own news (a provider was set, a provider was dropped) are no news of ours.
     let quiet = if text.contains("opentelemetry") { "" } else { ",opentelemetry=warn" };
-    EnvFilter::try_new(format!("{text}{quiet}")).map_err(|error| error.to_string())
+    // Who did what is kept whatever the level is; who does not want it says so.
+    let audit = if text.contains("audit") { "" } else { ",audit=info" };
+    EnvFilter::try_new(format!("{text}{quiet}{audit}")).map_err(|error| error.to_string())
 }
 
 /// One JSON object a line: `timestamp`, `level`, `target`, the fields of the event (`message` is one), and, within a span,
@@ -137,5 +139,23 @@ impl Visit for Line {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field.name(), value);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use tracing::{Level, enabled, subscriber::with_default};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_quiet_log_still_tells_who_did_what_unless_that_is_turned_off() {
+        for (text, audited) in [("warn", true), ("off", true), ("info", true), ("info,audit=off", false)] {
+            let subscriber = Registry::default().with(parse(text).unwrap());
+            let enabled = with_default(subscriber, || enabled!(target: "audit", Level::INFO));
+            assert_eq!(enabled, audited, "{text}");
+        }
     }
 }
