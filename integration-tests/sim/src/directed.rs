@@ -225,16 +225,17 @@ pub(crate) fn fenced_for_a_moment(seed: u64) -> Script {
     plot.done()
 }
 
-/// Answers are slow, and then what the worker says is not heard any more.
+/// An answer is slow, and what the worker says after it asked is not heard any more.
 pub(crate) fn slow_answers(seed: u64) -> Script {
     let mut plot = Plot::new(seed);
     let (victim, at) = (plot.victim(), plot.moment(6_000, 9_000));
-    let slow = plot.moment(1_700, 2_000);
-    plot.one_way(at, (None, Some(victim)), slow)
-        .one_way(at + slow - 1_500, (Some(victim), None), 18_000)
+    // A heartbeat of the first half second is heard, and its answer comes more than a second late; later, and the worker would
+    // have asked elsewhere before.
+    plot.one_way(at, (None, Some(victim)), 1_500)
+        .one_way(at + 500, (Some(victim), None), 18_000)
         // Whoever counts from the sending is silent by now, and whoever counts from the answer for a second not yet. Earlier requests
         // must not be late: the rows behind them would wait for that (P12), and none would be sent in that second.
-        .at(at + slow + 3_900, 300, Fault::SinkLate(1.0, ms(1_500)))
+        .at(at + 5_500, 300, Fault::SinkLate(1.0, ms(1_500)))
         .done()
 }
 

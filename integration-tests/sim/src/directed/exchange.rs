@@ -74,14 +74,16 @@ pub(crate) fn torn_acks(seed: u64) -> Script {
 
 /// A reader dies twice while nothing of what it sends is written, and then whoever writes that, slowly.
 pub(crate) fn dying_readers(seed: u64) -> Script {
-    // One of each: who reads does not write, and one request at a time has rows of all keys.
+    // One of each: who reads does not write, and one request has all rows of a run's first part.
     let mut plot = parted(seed).with(|script| {
-        (script.shards, script.partitions, script.keys, script.rate) = (1, Some(1), 4, 20);
+        (script.shards, script.partitions, script.keys, script.rate) = (1, Some(1), 4, 10);
     });
     for at in [6_000, 16_000, 26_000, 34_000] {
         plot = plot
             .at(at, 0, Fault::KillReader(0, ms(100)))
-            .at(at + 150, 200, Fault::SinkHangs(ms(4_400)))
+            // Before the next run's first rows are written, some 180 ms after the kill: what the run after that sends as its first
+            // part, from the same position, is more.
+            .at(at + 100, 70, Fault::SinkHangs(ms(4_400)))
             .at(at + 1_500, 1_500, Fault::KillReader(0, ms(100)))
             .at(at + 4_300, 0, Fault::SinkSlow(ms(4_500), ms(4_000)))
             .at(at + 6_200, 800, Fault::KillOwner(0, ms(1_000)));
