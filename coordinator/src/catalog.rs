@@ -22,6 +22,7 @@ use crate::{
     events::Level,
     handle::{Dropped, Leader, ResetTo},
     memory::Memory,
+    replace::revision,
     term::{Outcome, Term},
 };
 
@@ -89,14 +90,13 @@ impl Leader {
         Ok(Arc::new(draft))
     }
 
-    /// Makes a sink durable. Its source is `draft.source`. The draft's id, `created_at`, revision and instance are chosen
-    /// here. Errors: `Exists`; `Missing` if the source is not there any more.
-    pub async fn create_sink(&self, mut draft: SinkSpec) -> Result<Arc<SinkSpec>> {
+    /// Makes a sink durable; `source` is its source as the draft was bound to it. The draft's id, `created_at`, revision and
+    /// instance are chosen here. Errors: `Exists`; `Missing` if the source is not there any more; `Unavailable` if it has
+    /// other columns now.
+    pub async fn create_sink(&self, mut draft: SinkSpec, source: &SourceSpec) -> Result<Arc<SinkSpec>> {
         (draft.id, draft.created_at, draft.revision, draft.instance) = (new_id(), clock::wall(), 1, 0);
         for _ in 0..ATTEMPTS_MAX {
-            let source = self.term.state().memory.living(draft.source).ok_or_else(|| {
-                Error::new(ErrorKind::Missing, format!("source \"{}\" does not exist", draft.source_name))
-            })?;
+            let source = self.term.state().memory.bound_to(draft.source, source)?;
             if self.term.create(Spec::Sink(Box::new(draft.clone())), Some(source), self.owner()).await? {
                 self.term.nudge.notify_one();
                 return Ok(Arc::new(draft));
@@ -111,6 +111,7 @@ impl Leader {
         name: &str,
         change: impl Fn(&mut SourceSpec) -> Result<()> + Send,
     ) -> Result<Arc<SourceSpec>> {
+        let _one_at_a_time = self.term.naming.lock().await;
         for _ in 0..ATTEMPTS_MAX {
             let mut spec =
                 self.source(name).ok_or_else(|| missing(ObjectKind::Source, name))?.as_ref().clone();
@@ -130,6 +131,7 @@ impl Leader {
         name: &str,
         change: impl Fn(&mut SinkSpec) -> Result<()> + Send,
     ) -> Result<Arc<SinkSpec>> {
+        let _one_at_a_time = self.term.naming.lock().await;
         for _ in 0..ATTEMPTS_MAX {
             let mut spec = self.sink(name).ok_or_else(|| missing(ObjectKind::Sink, name))?.as_ref().clone();
             change(&mut spec)?;
@@ -313,9 +315,8 @@ impl Term {
         }
     }
 
-    /// Commits a changed object. `false` if it has changed meanwhile.
+    /// Commits a changed object, under the lock of `naming` since it was read. `false` if it has changed nevertheless.
     async fn replace(&self, spec: Spec) -> Result<bool> {
-        let _one_at_a_time = self.naming.lock().await;
         self.check_credentials(&spec)?;
         let (guard, write) = {
             let memory = &self.state().memory;
@@ -323,6 +324,9 @@ impl Term {
             let (Some(guard), Some(before)) = (memory.living(id), memory.view.objects.get(&id)) else {
                 return Err(missing(spec.kind(), spec.name()));
             };
+            if revision(&before.value.spec) + 1 != revision(&spec) {
+                return Ok(false);
+            }
             let record = ObjectRecord { spec, ..before.value.clone() };
             (guard, memory.keys.put::<ObjectKey>(&id, &record))
         };
@@ -337,6 +341,13 @@ impl Memory {
     fn living(&self, id: ObjectId) -> Option<Guard> {
         let object = self.view.objects.get(&id).filter(|object| !object.value.dropping)?;
         Some(Guard::Unchanged(self.keys.object(id), object.mod_revision))
+    }
+
+    /// The guard that the source `id` is there, with the columns that something was bound to.
+    fn bound_to(&self, id: ObjectId, bound: &SourceSpec) -> Result<Guard> {
+        let now = self.source(id).zip(self.living(id));
+        let (now, guard) = now.ok_or_else(|| missing(ObjectKind::Source, &bound.name))?;
+        if now.all_columns().eq(bound.all_columns()) { Ok(guard) } else { Err(busy(&bound.name)) }
     }
 
     /// What dropping an object guards and writes: its dependents go first.

@@ -25,6 +25,7 @@ mod meters;
 mod office;
 mod reconciler;
 mod registration;
+mod replace;
 mod secrets;
 mod server;
 mod session;

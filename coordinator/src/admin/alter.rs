@@ -31,15 +31,7 @@ pub(super) async fn source(
     let changed = sql::alter_source(&spec, options, registry)?;
     if wants_check(changed.options.get("validate")) {
         dead_letters(sql::source_dead_letters(registry, &changed)).await?;
-        let source = registry.build_source(&changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
-        let listing = outside(OUTSIDE, source.discover())
-            .await
-            .map_err(|error| unreachable(format!("failed to list shards: {error}")))?;
-        if spec.creation != model::Creation(0) && listing.creation != spec.creation {
-            let text = format!("source \"{}\" would read another stream after this", name.name);
-            let error = sql::Error::new(Code::Bind, text).at(name.place);
-            return Err(error.hint("drop the source and create it again").into());
-        }
+        same_stream(leader, &changed, name).await?;
     }
     let alter = |spec: &mut SourceSpec| {
         *spec = sql::alter_source(spec, options, registry)
@@ -49,6 +41,25 @@ pub(super) async fn source(
     let notice = plain_spec(leader, &Spec::Source(Box::new(changed)))?;
     leader.update_source(&name.name, alter).await?;
     Ok(Answer::done(notice.into_iter().collect()))
+}
+
+/// That the changed source finds the stream that it was created on.
+pub(super) async fn same_stream(
+    leader: &Leader,
+    changed: &SourceSpec,
+    name: &ObjectName,
+) -> Result<(), sql::Error> {
+    let source =
+        leader.registry().build_source(changed).map_err(|e| sql::Error::of_option(Code::Config, &e))?;
+    let listing = outside(OUTSIDE, source.discover())
+        .await
+        .map_err(|error| unreachable(format!("failed to list shards: {error}")))?;
+    if changed.creation != model::Creation(0) && listing.creation != changed.creation {
+        let text = format!("source \"{}\" would read another stream after this", name.name);
+        let error = sql::Error::new(Code::Bind, text).at(name.place);
+        return Err(error.hint("drop the source and create it again"));
+    }
+    Ok(())
 }
 
 /// `ALTER SINK name PAUSE | RESUME | SET ( … )`

@@ -1,4 +1,4 @@
-//! `CREATE SOURCE` and `CREATE SINK`: bind, ask the outside, commit. Whatever fails before the commit leaves nothing behind.
+//! `CREATE SOURCE` and `CREATE SINK` (what is there already: `replace`): bind, ask the outside, commit. Whatever fails before the commit leaves nothing behind.
 //!
 //! The start of a source is pinned *before* its first listing (docs/kinesis.md 3.1), always: a `latest` that nobody
 //! pinned would lose records. `validate = 'false'` therefore skips only what can wait: if the stream cannot be listed now,
@@ -7,15 +7,16 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use connector::{Listing, Registrar, Source};
-use model::{ObjectKind, SinkSpec};
+use model::{ObjectKind, Privilege, SinkSpec, SourceSpec};
 use sql::{Code, CreateSink, CreateSource, ObjectName, SinkInput};
 use store::Spec;
 
-use crate::{error::ErrorKind, handle::Leader};
+use crate::{catalog::busy, error::ErrorKind, handle::Leader};
 
 use super::{
     credential::plain_spec,
     refuse::Refusal,
+    replace,
     show::PROGRESS,
     statement::{Answer, missing_near},
 };
@@ -29,9 +30,13 @@ const OUTSIDE_OPTIONAL: Duration = Duration::from_secs(5);
 /// `CREATE SOURCE`
 pub(super) async fn source(leader: &Leader, create: &CreateSource) -> Result<Answer, Refusal> {
     let name = &create.name;
-    if leader.source(&name.name).is_some() {
-        return exists(ObjectKind::Source, name, create.if_not_exists);
+    if let Some(there) = leader.source(&name.name) {
+        return match create.or_replace {
+            true => replace::source(leader, create, there.id).await,
+            false => exists(ObjectKind::Source, name, create.if_not_exists),
+        };
     }
+    replace::may_create(leader, create.or_replace, Privilege::CreateSource, name)?;
     clash(leader, name)?;
     let registry = leader.registry();
     let sql::BoundSource { mut spec, source, mut notices, validate } = sql::bind_source(create, &registry)?;
@@ -58,7 +63,7 @@ pub(super) async fn source(leader: &Leader, create: &CreateSource) -> Result<Ans
     match leader.create_source(spec, listing.as_ref()).await {
         Ok(_) => Ok(Answer::done(notices)),
         Err(error) if error.kind == ErrorKind::Exists => {
-            exists(ObjectKind::Source, name, create.if_not_exists)
+            raced(ObjectKind::Source, name, (create.or_replace, create.if_not_exists))
         }
         Err(error) => Err(error.into()),
     }
@@ -71,17 +76,24 @@ async fn first_listing(source: &dyn Source, validate: bool) -> Result<Listing, S
 /// `CREATE SINK`
 pub(super) async fn sink(leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
     let name = &create.name;
-    if leader.sink(&name.name).is_some() {
-        return exists(ObjectKind::Sink, name, create.if_not_exists);
+    if let Some(there) = leader.sink(&name.name) {
+        return match create.or_replace {
+            true => replace::sink(leader, create, there.id).await,
+            false => exists(ObjectKind::Sink, name, create.if_not_exists),
+        };
     }
-    let mut bound = bind_sink(leader, create)?;
+    replace::may_create(leader, create.or_replace, Privilege::CreateSink, name)?;
+    let (mut bound, source_spec) = bind_sink(leader, create)?;
     bound.notices.extend(plain_spec(leader, &Spec::Sink(Box::new(bound.spec.clone())))?);
     if bound.common.validate {
         outside(OUTSIDE, bound.sink.validate()).await.map_err(unreachable)?;
         dead_letters(sql::sink_dead_letters(&leader.registry(), &bound.spec)).await?;
     }
-    let source = source_of(leader, &bound.spec)?;
-    let registrar = source.as_ref().and_then(|source| source.registrar());
+    let source = leader
+        .registry()
+        .build_source(&source_spec)
+        .map_err(|error| sql::Error::of_option(Code::Config, &error))?;
+    let registrar = source.registrar();
     if let Some(registrar) = registrar
         && let Some(other) = leader.namesake(&bound.spec, registrar)
     {
@@ -91,22 +103,18 @@ pub(super) async fn sink(leader: &Leader, create: &CreateSink) -> Result<Answer,
         return Err(sql::Error::new(Code::Bind, text).at(name.place).hint(hint).into());
     }
     let mut notices = bound.notices;
-    match leader.create_sink(bound.spec).await {
+    match leader.create_sink(bound.spec, &source_spec).await {
         Ok(sink) => {
             if let Some(registrar) = registrar.filter(|_| bound.common.validate) {
                 notices.extend(registered(leader, &sink, registrar).await?);
             }
             Ok(Answer::done(notices))
         }
-        Err(error) if error.kind == ErrorKind::Exists => exists(ObjectKind::Sink, name, create.if_not_exists),
+        Err(error) if error.kind == ErrorKind::Exists => {
+            raced(ObjectKind::Sink, name, (create.or_replace, create.if_not_exists))
+        }
         Err(error) => Err(error.into()),
     }
-}
-
-fn source_of(leader: &Leader, sink: &SinkSpec) -> Result<Option<Arc<dyn Source>>, sql::Error> {
-    let Some(spec) = leader.source(&sink.source_name) else { return Ok(None) };
-    let built = leader.registry().build_source(&spec);
-    built.map(Some).map_err(|error| sql::Error::of_option(Code::Config, &error))
 }
 
 /// Registers a new sink at the service of its source. A sink that cannot be read without is taken back if that fails.
@@ -124,13 +132,25 @@ async fn registered(
 }
 
 /// Finds the source of a sink and binds the sink to it.
-pub(super) fn bind_sink(leader: &Leader, create: &CreateSink) -> Result<sql::BoundSink, Refusal> {
+pub(super) fn bind_sink(
+    leader: &Leader,
+    create: &CreateSink,
+) -> Result<(sql::BoundSink, Arc<SourceSpec>), Refusal> {
     let (SinkInput::From(from) | SinkInput::Query { from, .. }) = &create.input;
     sql::check_name(ObjectKind::Source, from)?;
     let Some(source) = leader.source(&from.name) else {
         return Err(missing_near(leader, ObjectKind::Source, from).into());
     };
-    Ok(sql::bind_sink(create, &leader.registry(), &source)?)
+    Ok((sql::bind_sink(create, &leader.registry(), &source)?, source))
+}
+
+/// Somebody else created it meanwhile.
+fn raced(
+    kind: ObjectKind,
+    name: &ObjectName,
+    (or_replace, if_not_exists): (bool, bool),
+) -> Result<Answer, Refusal> {
+    if or_replace { Err(busy(&name.name).into()) } else { exists(kind, name, if_not_exists) }
 }
 
 /// A dead-letter sink is looked at like any sink, unless `validate` or `dead_letter.validate` is false.

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use connector::{Ordering, Takeover};
-use model::{Encode, SinkSpec};
+use model::{Distribution, Encode, SinkSpec};
 use sql::{BoundSink, CreateSink};
 
 use crate::handle::{Handle, Leader};
 
-use super::{create::bind_sink, refuse::Refusal, statement::Answer};
+use super::{create::bind_sink, refuse::Refusal, replace, statement::Answer};
 
 /// `EXPLAIN CREATE SINK …`
 pub(super) fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) -> Result<Answer, Refusal> {
-    let bound = bind_sink(leader, create)?;
+    let (bound, _) = bind_sink(leader, create)?;
     let spec = &bound.spec;
     let source = leader.status().sources.into_iter().find(|s| s.name == spec.source_name);
     let splits = source.as_ref().map_or(0, |s| s.splits_open + s.splits_closed);
@@ -30,17 +30,35 @@ pub(super) fn sink(handle: &Handle, leader: &Leader, create: &CreateSink) -> Res
         ("key", key(spec)),
         ("format", format(spec)),
         ("destination", spec.connector.clone()),
-        ("distribution", "split: the writer of a split sits beside its reader".to_owned()),
-        ("tasks now", format!("{splits}, one per split of the source")),
+        ("distribution", distribution(spec)),
+        ("tasks now", tasks(spec, splits)),
         ("batch", batch(&bound)),
         ("guarantees", guarantees(&bound)),
         ("gate", gate(&bound, timing.write_attempt_timeout + timing.late_write_margin)),
         ("on error", format!("{:?}", spec.on_error).to_lowercase()),
     ];
-    let rows = rows.into_iter().map(|(name, value)| vec![Some(name.to_owned()), Some(value)]).collect();
+    let would = create.or_replace.then(|| ("would", replace::would(leader, create)));
+    let rows =
+        would.into_iter().chain(rows).map(|(name, value)| vec![Some(name.to_owned()), Some(value)]).collect();
     let mut answer = Answer::rows(&[("Property", "character varying"), ("Value", "character varying")], rows);
     answer.notices = bound.notices;
     Ok(answer)
+}
+
+fn distribution(spec: &SinkSpec) -> String {
+    match &spec.distribution {
+        Distribution::Split => "split: the writer of a split sits beside its reader".to_owned(),
+        Distribution::Key { partitions, columns } => {
+            format!("key: {partitions} writers, each for the rows of its keys ({})", columns.join(", "))
+        }
+    }
+}
+
+fn tasks(spec: &SinkSpec, splits: u32) -> String {
+    match spec.distribution.partitions() {
+        0 => format!("{splits}, one per split of the source"),
+        partitions => format!("{splits} that read, one per split of the source, and {partitions} that write"),
+    }
 }
 
 fn key(spec: &SinkSpec) -> String {

@@ -4,8 +4,8 @@
 //!
 //! * `admit` is the way of every call to the leader: through `auth` (who a caller is) and `permit` (what it may do, by
 //!   `sql::access`, asked again before every statement).
-//! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `alter`, `show`, `progress`,
-//!   `explain`, `balance`, `credential` and `access` for its kinds.
+//! * `service` is the gRPC surface. `statement` runs one SQL statement, with `create`, `replace`, `alter`, `show`,
+//!   `progress`, `explain`, `balance`, `credential` and `access` for its kinds.
 //! * `refuse` turns every error into a status with `google.rpc.ErrorInfo`.
 //! * `replay` remembers the answers of calls that carry a request id.
 //!
@@ -24,6 +24,7 @@ mod forward;
 mod permit;
 mod progress;
 mod refuse;
+mod replace;
 mod replay;
 mod service;
 mod show;

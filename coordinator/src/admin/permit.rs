@@ -63,6 +63,18 @@ fn touched(leader: &Leader, statement: &Statement) -> Touched {
         Statement::AlterSink { name, change: SinkChange::Set(_) } => {
             touched.credentials = leader.sink(&name.name).map_or_else(Vec::new, |spec| names(&spec.options));
         }
+        Statement::CreateSource(create) if create.or_replace => {
+            if let Some(spec) = leader.source(&create.name.name) {
+                touched.replaces = Some(On::Source(spec.name.clone()));
+                touched.credentials = names(&spec.options);
+            }
+        }
+        Statement::CreateSink(create) | Statement::Explain(create) if create.or_replace => {
+            if let Some(spec) = leader.sink(&create.name.name) {
+                touched.replaces = Some(On::Sink(spec.name.clone()));
+                touched.credentials = names(&spec.options);
+            }
+        }
         Statement::CreateCredential(create) if create.or_replace => {
             let there = leader.credential(&create.name.name).is_some();
             touched.replaces = there.then(|| On::Credential(create.name.name.clone()));

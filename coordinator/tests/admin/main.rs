@@ -11,6 +11,7 @@ mod grants;
 mod login;
 mod logins;
 mod registrations;
+mod replacing;
 mod setup;
 mod statements;
 mod tokens;

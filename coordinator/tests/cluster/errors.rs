@@ -97,7 +97,7 @@ async fn a_source_with_many_bad_records_does_not_push_out_those_of_another() {
     fake_source::stream("quiet", |known| known.splits = splits.clone());
     let listing = Listing { creation: fake_source::CREATION, splits, now: None, retention: None };
     let quiet = leader.create_source(source("views", "quiet"), Some(&listing)).await.unwrap();
-    leader.create_sink(sink("kept", &quiet)).await.unwrap();
+    leader.create_sink(sink("kept", &quiet), &quiet).await.unwrap();
     let worker = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
     until("it runs both", || worker.run_of("s0").is_some() && worker.run_of("q0").is_some()).await;
     let report = |split: &str, count: i64| {

@@ -306,10 +306,10 @@ async fn names_are_unique_and_what_is_missing_is_said() {
         (twice.kind, twice.to_string()),
         (ErrorKind::Exists, "source \"clicks\" already exists".to_owned())
     );
-    assert_eq!(leader.create_sink(sink("out", &known)).await.unwrap_err().kind, ErrorKind::Exists);
+    assert_eq!(leader.create_sink(sink("out", &known), &known).await.unwrap_err().kind, ErrorKind::Exists);
     let mut nowhere = sink("other", &known);
     nowhere.source = model::ObjectId::from_parts(1, 1);
-    assert_eq!(leader.create_sink(nowhere).await.unwrap_err().kind, ErrorKind::Missing);
+    assert_eq!(leader.create_sink(nowhere, &known).await.unwrap_err().kind, ErrorKind::Missing);
     assert_eq!(leader.pause_sink("none").await.unwrap_err().kind, ErrorKind::Missing);
 }
 

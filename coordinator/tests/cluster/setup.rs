@@ -168,6 +168,6 @@ pub async fn create(
     fake_source::stream(stream, |known| known.splits = splits.clone());
     let listing = Listing { creation: Creation(CREATION.0), splits, now: None, retention: None };
     let source = leader.create_source(source("clicks", stream), Some(&listing)).await.unwrap();
-    let sink = leader.create_sink(sink("out", &source)).await.unwrap();
+    let sink = leader.create_sink(sink("out", &source), &source).await.unwrap();
     (source, sink)
 }

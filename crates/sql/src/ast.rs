@@ -118,6 +118,8 @@ pub struct FormatSpec {
 /// `CREATE SOURCE`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateSource {
+    /// `OR REPLACE`; never together with `IF NOT EXISTS`.
+    pub or_replace: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// Its name.
@@ -151,6 +153,8 @@ pub enum SinkInput {
 /// `CREATE SINK`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateSink {
+    /// `OR REPLACE`; never together with `IF NOT EXISTS`.
+    pub or_replace: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// Its name.
@@ -319,7 +323,24 @@ impl Statement {
         match self {
             // Passwords are masked, and there is nothing else in it but names.
             Self::Access(access) => access.to_string(),
-            _ => format!("{} {}", self.tag(), self.names().join(", ")).trim_end().to_owned(),
+            _ => {
+                let tag = if self.or_replace() {
+                    self.tag().replacen("CREATE", "CREATE OR REPLACE", 1)
+                } else {
+                    self.tag().to_owned()
+                };
+                format!("{tag} {}", self.names().join(", ")).trim_end().to_owned()
+            }
+        }
+    }
+
+    /// Whether it may change what is there.
+    fn or_replace(&self) -> bool {
+        match self {
+            Self::CreateSource(create) => create.or_replace,
+            Self::CreateSink(create) => create.or_replace,
+            Self::CreateCredential(create) => create.or_replace,
+            _ => false,
         }
     }
 

@@ -142,6 +142,11 @@ impl<'a> Cursor<'a> {
         syntax_error(self.text, self.place(), &format!("expected {what}, found: {found}"))
     }
 
+    /// What was said at `place` cannot be said.
+    pub(crate) fn wrong(&self, place: Place, text: &str) -> Error {
+        syntax_error(self.text, place, text)
+    }
+
     /// The same where keywords were possible; the hint names the one that was nearly typed.
     pub(crate) fn expected_keyword(&self, what: &str, keywords: &[&str]) -> Error {
         let error = self.expected(what);

@@ -4,6 +4,7 @@
 //!   of names, types and option lists, so that a further dialect adds a module and one line in [`parse`].
 //! * [`bind_source`] and [`bind_sink`] check a statement against the connectors that exist and make the spec that the
 //!   catalog stores. The coordinator's admin room calls them; they do no I/O.
+//! * [`replace_source`] and [`replace_sink`] say what becomes of an object whose definition is said anew (`OR REPLACE`).
 //! * [`Projection`] evaluates the `SELECT … WHERE` of a sink on batches. The worker calls it.
 //! * [`source_ddl`] and [`sink_ddl`] print a spec back as a statement, secrets masked (I9).
 //!
@@ -29,8 +30,8 @@ pub use ast::{
     ObjectName, OptionEntry, Place, Schema, SinkChange, SinkInput, Statement,
 };
 pub use bind::{
-    BoundSink, BoundSource, alter_sink, alter_source, bind_sink, bind_source, check_name, columns_text,
-    format_word,
+    BoundSink, BoundSource, Replacement, alter_sink, alter_source, bind_sink, bind_source, check_name,
+    columns_text, format_word, rebind_sink, replace_sink, replace_source,
 };
 pub use credential::{alter_credential, bind_credential, credential_ddl};
 pub use dead_letter::{DeadLetterSink, dead_letter_columns, sink_dead_letters, source_dead_letters};

@@ -215,8 +215,9 @@ impl fmt::Display for FormatSpec {
 
 impl fmt::Display for CreateSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replace = if self.or_replace { "OR REPLACE " } else { "" };
         let clause = if self.if_not_exists { "IF NOT EXISTS " } else { "" };
-        write!(f, "CREATE SOURCE {clause}{}", self.name)?;
+        write!(f, "CREATE {replace}SOURCE {clause}{}", self.name)?;
         if let Some(schema) = &self.schema {
             write!(f, " {schema}")?;
         }
@@ -232,8 +233,9 @@ impl fmt::Display for CreateSource {
 
 impl fmt::Display for CreateSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replace = if self.or_replace { "OR REPLACE " } else { "" };
         let clause = if self.if_not_exists { "IF NOT EXISTS " } else { "" };
-        write!(f, "CREATE SINK {clause}{}", self.name)?;
+        write!(f, "CREATE {replace}SINK {clause}{}", self.name)?;
         match &self.input {
             SinkInput::From(name) => write!(f, " FROM {name}")?,
             SinkInput::Query { text, .. } => write!(f, " AS {text}")?,

@@ -46,6 +46,19 @@ const UNPARSABLE: &[(&str, &str)] = &[
     ("create source s (a int with ($IN) format plain encode json", "expected ), found: with"),
     ("CREATE SINK k AS SELECT a b c FROM s WITH (x = '1')", "expected"),
     ("CREATE SINK k AS SELECT FROM", "sql parser error"),
+    (
+        "CREATE OR REPLACE TABLE t",
+        "expected SOURCE, SINK or CREDENTIAL after CREATE OR REPLACE, found: TABLE",
+    ),
+    ("CREATE OR SINK k", "expected SOURCE or SINK after CREATE, found: OR"),
+    (
+        "CREATE OR REPLACE SINK IF NOT EXISTS k FROM s WITH ($OUT)",
+        "OR REPLACE and IF NOT EXISTS contradict each other",
+    ),
+    (
+        "CREATE OR REPLACE SOURCE IF NOT EXISTS s (a int) WITH ($IN) FORMAT PLAIN ENCODE JSON",
+        "OR REPLACE and IF NOT EXISTS contradict each other",
+    ),
     ("DROP SOURCE", "expected identifier, found: EOF"),
     ("DROP TABLE t", "expected SOURCE or SINK after DROP"),
     ("SHOW TABLES", "expected SOURCES, SINKS, CREDENTIALS, WORKERS, SPLITS, SCALE, "),

@@ -104,17 +104,16 @@ fn include() -> impl Strategy<Value = IncludeItem> {
     )
 }
 
+/// `OR REPLACE` and `IF NOT EXISTS`: never both.
+fn how() -> impl Strategy<Value = (bool, bool)> {
+    prop::sample::select(vec![(false, false), (true, false), (false, true)])
+}
+
 fn source() -> impl Strategy<Value = Statement> {
-    (
-        any::<bool>(),
-        object_name(),
-        option::of(schema()),
-        vec(include(), 0..3),
-        option::of(options()),
-        format(),
-    )
-        .prop_map(|(if_not_exists, name, schema, include, options, format)| {
+    (how(), object_name(), option::of(schema()), vec(include(), 0..3), option::of(options()), format())
+        .prop_map(|((or_replace, if_not_exists), name, schema, include, options, format)| {
             Statement::CreateSource(Box::new(CreateSource {
+                or_replace,
                 if_not_exists,
                 name,
                 schema,
@@ -145,8 +144,9 @@ fn input() -> impl Strategy<Value = SinkInput> {
 }
 
 fn sink() -> impl Strategy<Value = CreateSink> {
-    (any::<bool>(), object_name(), input(), options(), option::of(format())).prop_map(
-        |(if_not_exists, name, input, options, format)| CreateSink {
+    (how(), object_name(), input(), options(), option::of(format())).prop_map(
+        |((or_replace, if_not_exists), name, input, options, format)| CreateSink {
+            or_replace,
             if_not_exists,
             name,
             input,

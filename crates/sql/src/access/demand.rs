@@ -13,17 +13,24 @@ pub(super) fn of_statement(statement: &Statement, touched: &Touched) -> Vec<Dema
     use Privilege::{Admin, CreateSink, CreateSource, Select};
     match statement {
         Statement::CreateSource(create) => {
-            let mut demands = vec![Demand::Right(CreateSource, On::Schema, create.name.place)];
+            let mut demands = made(CreateSource, &create.name, touched);
             demands.extend(credentials(create.options.iter().flatten()));
             demands.extend(credentials_of_format(Some(&create.format)));
             demands
         }
         Statement::CreateSink(create) => {
-            let mut demands = vec![Demand::Right(CreateSink, On::Schema, create.name.place)];
+            let mut demands = made(CreateSink, &create.name, touched);
             demands.extend(reads(create));
             demands
         }
-        Statement::Explain(create) => reads(create),
+        // It tells how what is there differs.
+        Statement::Explain(create) => {
+            let looked_at = touched.replaces.iter();
+            let mut demands: Vec<Demand> =
+                looked_at.map(|on| Demand::Right(Select, on.clone(), create.name.place)).collect();
+            demands.extend(reads(create));
+            demands
+        }
         Statement::Drop { kind, name, cascade, .. } => {
             let mut demands = vec![Demand::Right(Admin, on(*kind, name), name.place)];
             if *cascade {
@@ -33,12 +40,13 @@ pub(super) fn of_statement(statement: &Statement, touched: &Touched) -> Vec<Dema
             demands
         }
         Statement::AlterSource { name, options } => {
-            changed(Demand::Right(Admin, on(ObjectKind::Source, name), name.place), options, touched)
+            let admin = Demand::Right(Admin, on(ObjectKind::Source, name), name.place);
+            changed(admin, placed(options), touched)
         }
         Statement::AlterSink { name, change } => {
             let admin = Demand::Right(Admin, on(ObjectKind::Sink, name), name.place);
             match change {
-                SinkChange::Set(options) => changed(admin, options, touched),
+                SinkChange::Set(options) => changed(admin, placed(options), touched),
                 SinkChange::Pause | SinkChange::Resume => vec![admin],
             }
         }
@@ -189,11 +197,23 @@ fn reads(create: &CreateSink) -> Vec<Demand> {
     demands
 }
 
+/// A new object takes the right to create; one that takes the place of another, what changing that one takes.
+fn made(create: Privilege, name: &ObjectName, touched: &Touched) -> Vec<Demand> {
+    let Some(there) = &touched.replaces else {
+        return vec![Demand::Right(create, On::Schema, name.place)];
+    };
+    changed(Demand::Right(Privilege::Admin, there.clone(), name.place), (&[], name.place), touched)
+}
+
 /// A changed object may use the credentials that it names now for something else.
-fn changed(admin: Demand, options: &[OptionEntry], touched: &Touched) -> Vec<Demand> {
-    let place = options.first().map_or_else(Place::default, |option| option.place);
+fn changed(admin: Demand, (options, place): (&[OptionEntry], Place), touched: &Touched) -> Vec<Demand> {
     let kept = touched.credentials.iter().map(|name| read(name, place));
     std::iter::once(admin).chain(credentials(options.iter())).chain(kept).collect()
+}
+
+/// Options, and where they stand.
+fn placed(options: &[OptionEntry]) -> (&[OptionEntry], Place) {
+    (options, options.first().map_or_else(Place::default, |option| option.place))
 }
 
 /// Credentials that options name: `credential = 'c'`, `dead_letter.credential = 'c'`.

@@ -170,6 +170,14 @@ fn on_objects() -> Vec<Row> {
             "CREATE SINK n AS SELECT a FROM s WITH (credential = 'c')",
             vec![(CreateSink, On::Schema), (Select, source("s")), (Read, credential("c"))],
         ),
+        (
+            "CREATE OR REPLACE SINK n FROM s WITH (connector = 'x')",
+            vec![(CreateSink, On::Schema), (Select, source("s"))],
+        ),
+        (
+            "CREATE OR REPLACE SOURCE n WITH (connector = 'x') FORMAT PLAIN ENCODE JSON",
+            vec![(CreateSource, On::Schema)],
+        ),
         ("EXPLAIN CREATE SINK n FROM s WITH (connector = 'x')", vec![(Select, source("s"))]),
         ("DROP SOURCE s", vec![(Admin, source("s"))]),
         ("DROP SOURCE IF EXISTS s CASCADE", vec![(Admin, source("s"))]),
@@ -333,6 +341,43 @@ fn what_a_statement_touches_besides_counts() {
     let replaces = Touched { replaces: Some(credential("c")), ..Touched::default() };
     let replace = "CREATE OR REPLACE CREDENTIAL c TYPE = 'x', IDENTITY = 'i', SECRET = 's'";
     assert_eq!(ask(replace, replaces, &[(Read, credential("c"))]), Err(words(Admin, &credential("c"))));
+}
+
+#[test]
+fn to_replace_takes_what_to_change_takes_and_to_create_what_that_takes() {
+    let with = "WITH (credential = 'c')";
+    let rows = [
+        (format!("CREATE OR REPLACE SOURCE s {with} FORMAT PLAIN ENCODE JSON"), source("s"), vec![]),
+        (format!("CREATE OR REPLACE SINK k FROM s {with}"), sink("k"), vec![(Select, source("s"))]),
+    ];
+    for (text, on, reads) in rows {
+        let statement = statement(&text);
+        let ask = |touched: &Touched, needs: &[(Privilege, On)]| {
+            authorize(Deed::Statement(&statement, touched), &alice(needs)).map_err(|error| error.message)
+        };
+        let create = if matches!(on, On::Sink(_)) { CreateSink } else { CreateSource };
+        let absent = [vec![(create, On::Schema), (Read, credential("c"))], reads.clone()].concat();
+        // What it names now counts like what it will name.
+        let there =
+            Touched { credentials: vec!["d".to_owned()], replaces: Some(on.clone()), ..Touched::default() };
+        let present =
+            [vec![(Admin, on.clone()), (Read, credential("c")), (Read, credential("d"))], reads].concat();
+        for (touched, needs) in [(Touched::default(), absent), (there, present)] {
+            assert_eq!(ask(&touched, &needs), Ok(()), "{text}");
+            for missing in 0..needs.len() {
+                let mut rest = needs.clone();
+                let (privilege, lacked) = rest.remove(missing);
+                assert_eq!(ask(&touched, &rest), Err(words(privilege, &lacked)), "{text}");
+            }
+        }
+    }
+    let explain = statement("EXPLAIN CREATE OR REPLACE SINK k FROM s WITH (connector = 'x')");
+    let touched = Touched { replaces: Some(sink("k")), ..Touched::default() };
+    let ask = |needs: &[(Privilege, On)]| {
+        authorize(Deed::Statement(&explain, &touched), &alice(needs)).map_err(|error| error.message)
+    };
+    assert_eq!(ask(&[(Select, source("s"))]), Err(words(Select, &sink("k"))));
+    assert_eq!(ask(&[(Select, source("s")), (Select, sink("k"))]), Ok(()));
 }
 
 #[test]

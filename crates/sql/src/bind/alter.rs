@@ -8,7 +8,7 @@ use crate::{Code, Error, OptionEntry, Result};
 
 /// What of a source is fixed when it is created: which stream it is, where its first listing began, and what its sinks have
 /// registered outside.
-const FIXED_SOURCE: &[&str] = &[
+pub(super) const FIXED_SOURCE: &[&str] = &[
     "connector",
     "stream",
     "kinesis.stream.name",

@@ -4,6 +4,7 @@
 mod alter;
 mod distribution;
 mod options;
+mod replace;
 mod sink;
 mod source;
 
@@ -13,6 +14,7 @@ use model::{Column, FormatClause, ObjectKind, Options};
 pub(crate) use distribution::print as distribution_text;
 
 pub use alter::{alter_sink, alter_source};
+pub use replace::{Replacement, rebind_sink, replace_sink, replace_source};
 pub use sink::{BoundSink, bind_sink};
 pub use source::{BoundSource, bind_source};
 

@@ -257,7 +257,7 @@ fn force_append_only(
 }
 
 /// An expression without a name has none in JSON either.
-fn check_named(columns: &[Column], format: Option<&FormatClause>) -> Result<()> {
+pub(super) fn check_named(columns: &[Column], format: Option<&FormatClause>) -> Result<()> {
     let json = format.is_none_or(|f| f.encode == Encode::Json);
     match columns.iter().position(|c| c.name == "?column?") {
         Some(at) if json => {

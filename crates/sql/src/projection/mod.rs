@@ -41,6 +41,8 @@ enum Output {
 pub struct Projection {
     inputs: Vec<String>,
     columns: Vec<Column>,
+    /// What each output column is made of, in canonical text.
+    origins: Vec<String>,
     outputs: Vec<Output>,
     filter: Option<Arc<dyn PhysicalExpr>>,
     /// What the expressions see: the columns they name, numerics as decimals.
@@ -75,6 +77,13 @@ impl Projection {
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// What the output column of this name is made of: the input column, or the expression in canonical text.
+    #[must_use]
+    pub fn origin(&self, column: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|c| c.name == column)?;
+        self.origins.get(at).map(String::as_str)
     }
 
     /// The relation in its `FROM`, folded.

@@ -95,18 +95,23 @@ pub(super) fn compile(text: &str, input: &[Column]) -> Result<Projection> {
     let schema = seen_schema(&evaluated)?;
     let mut columns = Vec::with_capacity(items.len());
     let mut outputs = Vec::with_capacity(items.len());
+    let mut origins = Vec::with_capacity(items.len());
     for (item, planned) in items.iter().zip(&planned) {
         let (output, kind) = match planned {
             Planned::Input(column) => (Output::Input(column.name.clone()), column.kind.clone()),
             Planned::Computed(expr) => computed(expr, &schema, &item.name)?,
         };
         outputs.push(output);
+        origins.push(match planned {
+            Planned::Input(column) => column.name.clone(),
+            Planned::Computed(_) => item.expr.to_string(),
+        });
         columns.push(Column { name: item.name.clone(), kind });
     }
     let filter = filter.as_ref().map(|expr| condition_of(expr, &schema)).transpose()?;
     let seen = Arc::new(schema.as_arrow().clone());
     let schema = schema_of(&columns);
-    Ok(Projection { inputs, columns, outputs, filter, evaluated, seen, schema, relation })
+    Ok(Projection { inputs, columns, origins, outputs, filter, evaluated, seen, schema, relation })
 }
 
 /// A select item that is a column, or an expression.

@@ -148,21 +148,26 @@ fn explain(cursor: &mut Cursor) -> Result<Statement> {
             cursor.expected_keyword("CREATE SINK or REBALANCE after EXPLAIN", &["CREATE SINK", "REBALANCE"])
         );
     }
+    let or_replace = cursor.eat_all(&["or", "replace"]);
     cursor.expect("sink")?;
-    Ok(Statement::Explain(Box::new(sink::create_sink(cursor)?)))
+    Ok(Statement::Explain(Box::new(sink::create_sink(cursor, or_replace)?)))
 }
 
 fn create(cursor: &mut Cursor) -> Result<Statement> {
     let place = cursor.place();
-    let or_replace = cursor.eat_all(&["or", "replace", "credential"]);
-    if or_replace || cursor.eat("credential") {
+    let or_replace = cursor.eat_all(&["or", "replace"]);
+    if cursor.eat("credential") {
         return credential::create(cursor, or_replace);
     }
     if cursor.eat("source") {
-        return Ok(Statement::CreateSource(Box::new(source::create_source(cursor)?)));
+        return Ok(Statement::CreateSource(Box::new(source::create_source(cursor, or_replace)?)));
     }
     if cursor.eat("sink") {
-        return Ok(Statement::CreateSink(Box::new(sink::create_sink(cursor)?)));
+        return Ok(Statement::CreateSink(Box::new(sink::create_sink(cursor, or_replace)?)));
+    }
+    if or_replace {
+        let what = "SOURCE, SINK or CREDENTIAL after CREATE OR REPLACE";
+        return Err(cursor.expected_keyword(what, &["SOURCE", "SINK", "CREDENTIAL"]));
     }
     if let Some(kind) = access::kind(cursor) {
         return access::create(cursor, kind);
@@ -176,6 +181,18 @@ fn create(cursor: &mut Cursor) -> Result<Statement> {
         }
     }
     Err(cursor.expected_keyword("SOURCE or SINK after CREATE", &["SOURCE", "SINK"]))
+}
+
+/// `IF NOT EXISTS`, which says the opposite of `OR REPLACE`.
+fn if_not_exists(cursor: &mut Cursor, or_replace: bool) -> Result<bool> {
+    let place = cursor.place();
+    let found = cursor.eat_all(&["if", "not", "exists"]);
+    if found && or_replace {
+        return Err(cursor
+            .wrong(place, "OR REPLACE and IF NOT EXISTS contradict each other")
+            .hint("IF NOT EXISTS leaves what is there as it is, OR REPLACE changes it: say one of them"));
+    }
+    Ok(found)
 }
 
 fn kind(cursor: &mut Cursor, after: &str) -> Result<ObjectKind> {

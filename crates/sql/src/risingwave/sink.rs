@@ -6,12 +6,12 @@ use crate::{
     CreateSink, Error, Place, Result, SinkInput,
     grammar::{object_name, option_list},
     lexer::{Cursor, Token},
-    risingwave::{format, relation_name},
+    risingwave::{format, if_not_exists, relation_name},
 };
 
-/// Behind `CREATE SINK`.
-pub(super) fn create_sink(cursor: &mut Cursor) -> Result<CreateSink> {
-    let if_not_exists = cursor.eat_all(&["if", "not", "exists"]);
+/// Behind `CREATE [OR REPLACE] SINK`.
+pub(super) fn create_sink(cursor: &mut Cursor, or_replace: bool) -> Result<CreateSink> {
+    let if_not_exists = if_not_exists(cursor, or_replace)?;
     let name = object_name(cursor)?;
     let input = if cursor.eat("from") {
         SinkInput::From(object_name(cursor)?)
@@ -23,7 +23,7 @@ pub(super) fn create_sink(cursor: &mut Cursor) -> Result<CreateSink> {
     cursor.expect("with")?;
     let options = option_list(cursor)?;
     let format = if cursor.at_keyword("format") { Some(format::sink_format(cursor)?) } else { None };
-    Ok(CreateSink { if_not_exists, name, input, options, format })
+    Ok(CreateSink { or_replace, if_not_exists, name, input, options, format })
 }
 
 /// `SELECT …`, up to the `WITH (` of the sink's options.

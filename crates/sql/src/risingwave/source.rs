@@ -4,12 +4,12 @@ use crate::{
     CreateSource, IncludeItem, Result,
     grammar::{object_name, option_list, parse_type, schema},
     lexer::{Cursor, Token},
-    risingwave::format,
+    risingwave::{format, if_not_exists},
 };
 
-/// Behind `CREATE SOURCE`.
-pub(super) fn create_source(cursor: &mut Cursor) -> Result<CreateSource> {
-    let if_not_exists = cursor.eat_all(&["if", "not", "exists"]);
+/// Behind `CREATE [OR REPLACE] SOURCE`.
+pub(super) fn create_source(cursor: &mut Cursor, or_replace: bool) -> Result<CreateSource> {
+    let if_not_exists = if_not_exists(cursor, or_replace)?;
     let name = object_name(cursor)?;
     let schema = if cursor.peek() == &Token::LParen { Some(schema(cursor)?) } else { None };
     let mut include = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn create_source(cursor: &mut Cursor) -> Result<CreateSource> {
     }
     let options = if cursor.eat("with") { Some(option_list(cursor)?) } else { None };
     let format = format::source_format(cursor)?;
-    Ok(CreateSource { if_not_exists, name, schema, include, options, format })
+    Ok(CreateSource { or_replace, if_not_exists, name, schema, include, options, format })
 }
 
 /// Behind `INCLUDE`. `SHARD` and `SEQUENCE NUMBER` are synonyms of `PARTITION` and `OFFSET`.
