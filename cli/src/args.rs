@@ -15,6 +15,7 @@ use crate::{
     reset::{self, ResetArgs},
     role::{self, CoordinatorArgs, StandaloneArgs, WorkerArgs},
     secrets::{self, Secrets},
+    selftest::{self, SelftestArgs},
     sql::{self, SqlArgs},
     status::{self, StatusArgs},
 };
@@ -54,6 +55,8 @@ enum Command {
     Events(EventsArgs),
     /// Look whether everything that the settings name is there and lets us in
     Check(CheckArgs),
+    /// Move records through the cluster, from a source that makes them to a sink that forgets them, and count
+    Selftest(SelftestArgs),
     /// Collect what somebody who helps wants to see, without secrets
     SupportBundle(BundleArgs),
     /// Copy the catalog and the positions of a cluster into a file
@@ -85,6 +88,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reset(args) => reset::run(args, target).await,
         Command::Events(args) => inspect::events(args, target).await,
         Command::Check(args) => check::run(args, target).await,
+        Command::Selftest(args) => selftest::run(args, target).await,
         Command::SupportBundle(args) => bundle::run(args, target).await,
         Command::Backup(args) => backup::backup(args).await,
         Command::Restore(args) => backup::restore(args).await,

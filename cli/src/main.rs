@@ -15,6 +15,7 @@ mod login;
 mod reset;
 mod role;
 mod secrets;
+mod selftest;
 mod sql;
 mod status;
 

@@ -11,6 +11,7 @@ use connector::Registry;
 /// Adds every connector that is built in.
 pub fn register_all(registry: &mut Registry) {
     aws::credential::register(registry);
+    source::datagen::register(registry);
     source::kinesis::register(registry);
     sink::kinesis::register(registry);
     sink::blackhole::register(registry);

@@ -1,3 +1,4 @@
 //! Streams that can be read.
 
+pub mod datagen;
 pub mod kinesis;
