@@ -123,6 +123,33 @@ def test_statements_can_be_applied_twice(server):
     assert asked(server, "DROP SOURCE s CASCADE").returncode == 0
 
 
+def test_a_declared_text_changes_nothing_until_it_is_changed(server):
+    flags = ("--set", "statements.sql=SHOW SINKS")
+    args = list(main_container(find(render(server[0], *flags), "Job")["spec"]["template"])["args"])
+    file = server[1] / "statements"
+    file.mkdir(exist_ok=True)
+    text = (
+        "CREATE OR REPLACE SOURCE r (id BIGINT, url VARCHAR) WITH (connector = 'kinesis', stream = 's', aws.region = 'eu-west-1', validate = 'false') FORMAT PLAIN ENCODE JSON;\n"
+        "CREATE OR REPLACE SINK rb AS SELECT id FROM r WHERE id > 1 WITH (connector = 'blackhole', primary_key = 'id');\n"
+    )
+    unchanged = ['source "r" is unchanged', 'sink "rb" is unchanged']
+    steps = [
+        (text, 0, []),
+        (text, 0, unchanged),
+        (text.replace("id > 1", "id > 2"), 0, ['source "r" is unchanged', 'sink "rb" keeps its positions; changed: query']),
+        (text.replace("primary_key = 'id'", "distribution = 'key(2, id)'"), 1, ["cannot be replaced: its key would change from 'id' to none"]),
+        (text, 0, ['sink "rb" keeps its positions; changed: query']),
+        (text, 0, unchanged),
+    ]
+    for sql, code, said in steps:
+        (file / "statements.sql").write_text(sql)
+        done = run(server, args)
+        assert done.returncode == code, done.stdout + done.stderr
+        for wanted in said:
+            assert wanted in done.stdout + done.stderr, (wanted, done.stdout, done.stderr)
+    assert asked(server, "DROP SOURCE r CASCADE").returncode == 0
+
+
 def test_the_sql_of_the_installation_is_taken(server):
     """Without the look at streams that are not there."""
     text = (tools.ROOT / "docs" / "install-kubernetes.md").read_text()

@@ -38,6 +38,8 @@ REFUSED = {
     "two monitors": (["--set", "monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true"], "read every pod twice"),
     "two sources of statements": (["--set", "statements.sql=SHOW SINKS,statements.existingSecret=s"], "set one of them"),
     "statements that fail the second time": (["--set", "statements.sql=CREATE SINK a FROM b"], "write CREATE … IF NOT EXISTS"),
+    "a user that would be replaced": (["--set", "statements.sql=CREATE OR REPLACE USER a"], "users and roles are not replaced"),
+    "statements that contradict themselves": (["--set", "statements.sql=CREATE OR REPLACE SINK IF NOT EXISTS a FROM b"], "write one of them"),
     "a password in the statements": (["--set", "statements.sql=ALTER USER a PASSWORD 'x'"], "name it in statements.existingSecret"),
     "a secret in the statements": (["--set", "statements.sql=CREATE CREDENTIAL IF NOT EXISTS c TYPE = 'aws'\\, SECRET = 'x'"], "name it in statements.existingSecret"),
     "statements of nobody": (["--set", "auth.existingSecret=,auth.jwt.issuer=i,auth.jwt.jwksUrl=j,auth.jwt.audience=a,statements.sql=SHOW SINKS"], "need an administrator"),
