@@ -207,13 +207,16 @@ def test_the_hook_of_statements_can_run_again_and_again():
     assert not every(render(), "Job")
 
 
-def test_helm_test_asks_the_cluster_and_leaves_nothing():
+def test_helm_test_moves_records_and_leaves_nothing():
     named = {one["metadata"]["name"]: main_container(one)["args"] for one in every(render("statements"), "Pod")}
-    assert set(named) == {f"rel-shardwright-test-{name}" for name in ("status", "catalog", "stream")}
-    for name in ("catalog", "stream"):
-        sql = [text for flag, text in zip(named[f"rel-shardwright-test-{name}"], named[f"rel-shardwright-test-{name}"][1:]) if flag == "--command"]
-        made = re.search(r"CREATE SOURCE (\w+)", " ".join(sql)).group(1)
-        assert sql[0] == f"DROP SOURCE IF EXISTS {made} CASCADE" and sql[-1] == f"DROP SOURCE {made} CASCADE"
+    assert set(named) == {f"rel-shardwright-test-{name}" for name in ("status", "records", "stream")}
+    assert named["rel-shardwright-test-records"][:5] == ["selftest", "--records", "1000", "--timeout", "120s"]
+    other = find(render("minimal", "--set", "tests.records=7,tests.timeoutSeconds=9"), "Pod", "-test-records")
+    assert main_container(other)["args"][:5] == ["selftest", "--records", "7", "--timeout", "9s"]
+    stream = named["rel-shardwright-test-stream"]
+    sql = [text for flag, text in zip(stream, stream[1:]) if flag == "--command"]
+    made = re.search(r"CREATE SOURCE (\w+)", " ".join(sql)).group(1)
+    assert sql[0] == f"DROP SOURCE IF EXISTS {made} CASCADE" and sql[-1] == f"DROP SOURCE {made} CASCADE"
     assert len(every(render(), "Pod")) == 2 and not every(render("aws-keys"), "Pod")
 
 
