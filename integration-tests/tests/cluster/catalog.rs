@@ -1,11 +1,14 @@
 //! What users do while data flows.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use shardwright_integration_tests::admin;
 use store::{Keyspace, StoreConfig, View};
 
-use crate::trial::{HEALS_WITHIN, Trial, trial};
+use crate::trial::{COPY, HEALS_WITHIN, Trial, kinesis_options, trial};
 
 /// Everything that the store holds of the cluster.
 async fn view(trial: &Trial) -> View {
@@ -64,4 +67,63 @@ async fn pause_and_resume_lose_nothing() {
     trial.wait("it runs again", |s| admin::all_reading(s, &["worker-0", "worker-1"])).await;
     trial.records(200).await;
     trial.ledger().await;
+}
+
+/// Definitions change under load: nothing is lost, order holds (I1, I10), only what changed restarts, and the same text again changes
+/// nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_definitions_lose_nothing_and_restart_only_what_changed() {
+    let test = "replaced_definitions_lose_nothing_and_restart_only_what_changed";
+    let Some(mut trial) = trial(test, 1, 2, 4).await else { return };
+    trial.create().await;
+    // One sink by key, one by split. A run has the revision of its source plus that of its sink.
+    trial.sql("ALTER SINK copy SET (distribution = 'key(3)')").await;
+    run_at(&trial, [("archive", 2), ("copy", 3)]).await;
+    trial.start_load();
+    trial.records(300).await;
+    let sink = format!(
+        "CREATE OR REPLACE SINK copy AS SELECT key, n FROM orders WHERE n >= 0 WITH (connector = 'kinesis', \
+         stream = '{COPY}', primary_key = 'key', distribution = 'key(3)', {}) FORMAT PLAIN ENCODE JSON",
+        kinesis_options(&trial.endpoint.url())
+    );
+    trial.sql(&sink).await;
+    run_at(&trial, [("archive", 2), ("copy", 4)]).await;
+    trial.records(300).await;
+
+    // A source with another column: the sink that delivers all of them goes along.
+    let source = format!(
+        "CREATE OR REPLACE SOURCE orders (key VARCHAR, n BIGINT, item VARCHAR) WITH (connector = 'kinesis', \
+         stream = '{}', {}) FORMAT PLAIN ENCODE JSON",
+        trial.stream,
+        kinesis_options(&trial.source_url)
+    );
+    trial.sql(&source).await;
+    run_at(&trial, [("archive", 4), ("copy", 5)]).await;
+    let written = |view: &View| view.objects.values().map(|object| object.mod_revision).collect::<Vec<_>>();
+    let before = written(&view(&trial).await);
+    trial.sql(&format!("{source}; {sink}")).await;
+    trial.records(300).await;
+    assert_eq!(written(&view(&trial).await), before, "the same text changes nothing");
+    run_at(&trial, [("archive", 4), ("copy", 5)]).await;
+    trial.ledger().await;
+}
+
+/// Waits until the tasks of these sinks run at these revisions.
+async fn run_at(trial: &Trial, wanted: [(&str, u64); 2]) {
+    let wanted = wanted.map(|(sink, revision)| (sink.to_owned(), BTreeSet::from([revision])));
+    let (wanted, deadline) = (BTreeMap::from(wanted), tokio::time::Instant::now() + HEALS_WITHIN);
+    loop {
+        let view = view(trial).await;
+        let name = |id| view.objects.get(&id).map(|object| object.value.spec.name().to_owned());
+        let mut runs: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for (task, run) in &view.assignments {
+            runs.entry(name(task.sink).unwrap_or_default()).or_default().insert(run.value.spec_revision);
+        }
+        if runs == wanted {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{runs:?}\n{}", trial.cluster.tails());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    trial.reading().await;
 }
