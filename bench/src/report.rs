@@ -34,7 +34,8 @@ impl fmt::Display for Aim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => Ok(()),
-            Self::AtMost(most) => write!(f, "≤ {most}"),
+            // Two places, as the figures have.
+            Self::AtMost(most) => write!(f, "≤ {}", (most * 100.0).round() / 100.0),
             Self::Below(bound) => write!(f, "< {bound}"),
         }
     }
