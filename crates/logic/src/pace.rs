@@ -55,6 +55,12 @@ impl Bucket {
         self.tokens -= tokens;
     }
 
+    /// Puts tokens back that were taken and not used.
+    pub fn give_back(&mut self, tokens: f64, now: Duration) {
+        self.fill(now);
+        self.tokens = (self.tokens + tokens).min(self.burst);
+    }
+
     /// Nothing comes in for a while: the service said so.
     pub fn pause(&mut self, pause: Duration, now: Duration) {
         self.fill(now);
@@ -94,6 +100,17 @@ mod tests {
         let mut bucket = Bucket::new(2.0, 2.0, ms(0));
         bucket.take(10.0, ms(0));
         assert_eq!(bucket.wait(0.0, ms(0)), ms(4000));
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_and_no_more() {
+        let mut bucket = Bucket::new(5.0, 1.0, ms(0));
+        bucket.take(1.0, ms(0));
+        bucket.give_back(1.0, ms(0));
+        bucket.give_back(1.0, ms(0));
+        assert_eq!(bucket.wait(1.0, ms(0)), ms(0));
+        bucket.take(1.0, ms(0));
+        assert_eq!(bucket.wait(1.0, ms(0)), ms(200));
     }
 
     proptest! {

@@ -1,8 +1,11 @@
 //! How fast a shard may be asked (docs/kinesis.md 3.4). One [`Pace`] per shard, shared by every reader of this process,
 //! because the service counts all of them together; other workers keep to their own part (`readers`).
+//!
+//! Readers of one shard take turns: each waits for its [`Slot`] in the order in which they came. Otherwise one that reads as often as
+//! it may leaves nothing to one that has just begun, for as long as chance will have it.
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -13,6 +16,8 @@ use super::config::Quota;
 
 /// How much may be read at once after a rest, in seconds of the quota. Small: the service looks at single seconds.
 const BURST: f64 = 0.4;
+/// A slot that waited so long (for memory) is none any more: others have read meanwhile, and the service looks at single seconds.
+const SLOT_AGE_MAX: Duration = Duration::from_secs(1);
 /// `GetShardIterator` calls a second.
 const ITERATORS: f64 = 5.0;
 /// The largest answer; after one the shard throttles for as long as its quota needs for so much (about 5 s).
@@ -30,6 +35,32 @@ pub(crate) struct Pace {
     quota: Quota,
     origin: Instant,
     state: Mutex<State>,
+    /// Whose turn it is to wait for a slot; it hands itself on in order.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// One `GetRecords` within the quota. Dropped unused it is given back.
+pub(crate) struct Slot {
+    pace: Arc<Pace>,
+    at: Instant,
+    used: bool,
+}
+
+impl Slot {
+    /// Uses it. False if it is too old to be used.
+    pub(crate) fn take(mut self) -> bool {
+        self.used = self.at.elapsed() < SLOT_AGE_MAX;
+        self.used
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.used {
+            let now = self.pace.now();
+            self.pace.state().reads.give_back(1.0, now);
+        }
+    }
 }
 
 impl Pace {
@@ -43,7 +74,7 @@ impl Pace {
             bytes: Bucket::new(quota.bytes * part, quota.bytes * part * BURST, Duration::ZERO),
             iterators: Bucket::new(ITERATORS * part, 1.0_f64.max(ITERATORS * part), Duration::ZERO),
         };
-        Self { quota, origin, state: Mutex::new(state) }
+        Self { quota, origin, state: Mutex::new(state), turn: tokio::sync::Mutex::new(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,12 +99,15 @@ impl Pace {
         state.iterators.set(ITERATORS * part, 1.0_f64.max(ITERATORS * part), now);
     }
 
-    /// Waits until one more `GetRecords` would be within the quota, and takes nothing.
-    pub(crate) async fn ready(&self) {
-        self.wait(|state, now| state.reads.wait(1.0, now).max(state.bytes.wait(0.0, now))).await;
+    /// Waits until one more `GetRecords` is within the quota, behind those who wait already, and counts it. Poll it or drop it: the
+    /// others wait for it.
+    pub(crate) async fn slot(self: &Arc<Self>) -> Slot {
+        let _turn = self.turn.lock().await;
+        self.before_read().await;
+        Slot { pace: Arc::clone(self), at: Instant::now(), used: false }
     }
 
-    /// Waits until one more `GetRecords` is within the quota, and counts it.
+    /// The same for one that has no slot, or not any more; it may lose to others, who need not wait for it.
     pub(crate) async fn before_read(&self) {
         self.wait(|state, now| {
             let wait = state.reads.wait(1.0, now).max(state.bytes.wait(0.0, now));
@@ -155,6 +189,39 @@ mod tests {
         pace.set_readers(2);
         let reads = reads_in(&pace, Duration::from_secs(10), 10).await;
         assert!((24..=26).contains(&reads), "{reads}");
+    }
+
+    /// A run that starts again must not wait for as long as another one of its shard happens to be quicker.
+    #[tokio::test(start_paused = true)]
+    async fn readers_of_a_shard_take_turns() {
+        let pace = Arc::new(Pace::new(QUOTA, 1));
+        let order = Arc::new(Mutex::new(String::new()));
+        let reader = |name: char, looks: Duration| {
+            let (pace, order) = (Arc::clone(&pace), Arc::clone(&order));
+            async move {
+                for _ in 0..4 {
+                    let slot = pace.slot().await;
+                    tokio::time::sleep(looks).await;
+                    assert!(slot.take());
+                    order.lock().unwrap().push(name);
+                }
+            }
+        };
+        let ms = Duration::from_millis;
+        tokio::join!(reader('a', ms(1)), reader('b', ms(3)), reader('c', ms(7)));
+        assert_eq!(*order.lock().unwrap(), "abcabcabcabc");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_is_not_used_is_given_back_and_an_old_one_is_none() {
+        let pace = Arc::new(Pace::new(QUOTA, 1));
+        let began = Instant::now();
+        drop(pace.slot().await);
+        assert!(pace.slot().await.take());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let old = pace.slot().await;
+        tokio::time::sleep(SLOT_AGE_MAX).await;
+        assert!(!old.take());
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ use super::{
     get_records::Answer,
     loss::{self, Whose},
     meters::Meters,
-    pace::Pace,
+    pace::{Pace, Slot},
     place::Place,
 };
 
@@ -68,6 +68,8 @@ pub(crate) struct Reader {
     meters: Meters,
     place: Place,
     token: Option<Token>,
+    /// For the next read.
+    slot: Option<Slot>,
     /// The call under way.
     call: Option<BoxFuture<'static, Brought>>,
     ended: bool,
@@ -96,6 +98,7 @@ impl Reader {
             pace,
             place,
             token: None,
+            slot: None,
             call: None,
             ended: false,
             not_before: Instant::now(),
@@ -157,12 +160,15 @@ impl Reader {
     }
 
     /// Reads at an iterator.
-    fn read(&self, token: Token) -> BoxFuture<'static, Brought> {
+    fn read(&mut self, token: Token) -> BoxFuture<'static, Brought> {
         let (shared, pace) = (Arc::clone(&self.shared), Arc::clone(&self.pace));
         let limit = (ANSWER_AIM / self.record_bytes.max(1)).clamp(1, LIMIT_MAX);
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let slot = self.slot.take();
         Box::pin(async move {
-            pace.before_read().await;
+            if !slot.is_some_and(Slot::take) {
+                pace.before_read().await;
+            }
             let began = Instant::now();
             let outcome = shared.client.get_records(&token.text, limit).await;
             Brought::Answer { token, took: began.elapsed(), outcome }
@@ -275,7 +281,9 @@ impl SplitReader for Reader {
             return;
         }
         tokio::time::sleep_until(self.not_before).await;
-        self.pace.ready().await;
+        if self.slot.is_none() {
+            self.slot = Some(self.pace.slot().await);
+        }
     }
 
     async fn next(&mut self) -> Result<Polled> {
