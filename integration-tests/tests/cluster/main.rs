@@ -8,6 +8,7 @@
 mod canary;
 mod catalog;
 mod coordinators;
+mod datagen;
 mod fanout;
 mod garbage;
 mod kafka;
