@@ -117,6 +117,34 @@ async fn who_is_late_says_what_each_split_waits_for_and_clears_up() {
     }
     assert!(!said.contains("nothing that is known"), "{said}");
     nothing_is_left(&url).await;
+
+    // Who is told to stop clears up too.
+    let child = shardwright(&["selftest", "--timeout", "60s", "--server", &url]).spawn().unwrap();
+    let sinks = async || run(&url, &["sql", "--format", "json", "-c", "SHOW SINKS"]).await.1;
+    let made = async { while !sinks().await.contains("selftest_") {} };
+    tokio::time::timeout(PATIENCE, made).await.expect("its sink is made");
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let (code, _, said) = ended(child).await;
+    assert!(code == 1 && said.contains("told to stop"), "{said}");
+    nothing_is_left(&url).await;
+}
+
+#[tokio::test]
+async fn what_made_records_hold_may_change_and_what_positions_rest_on_may_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_cluster, url) = standalone(&directory).await;
+    let sql = async |text: &str| run(&url, &["sql", "-c", text]).await;
+    let source = "CREATE SOURCE made (id BIGINT) WITH (connector = 'datagen', fields.id.max = 5) FORMAT PLAIN ENCODE JSON";
+    assert_eq!(sql(source).await.0, 0);
+    assert_eq!(sql("ALTER SOURCE made SET (fields.id.max = 6)").await.0, 0);
+    for change in ["datagen.rows.per.second = 20", "datagen.split.num = 2"] {
+        let (code, _, said) = sql(&format!("ALTER SOURCE made SET ({change})")).await;
+        assert!(code == 1 && said.contains("would read another stream"), "{change}: {said}");
+    }
+    let near = source.replace("made", "other").replace("fields.id.max", "fields.id.mux");
+    let (code, _, said) = sql(&near).await;
+    assert!(code == 1 && said.contains("did you mean `fields.id.max`?"), "{said}");
 }
 
 #[tokio::test]
