@@ -38,7 +38,7 @@ impl Leader {
             let (kind, id) = (first.kind().as_str(), first.id());
             if specs.len() > OBJECTS_MAX {
                 let text = format!(
-                    "{} sinks would change with {kind} \"{name}\", at most {} can",
+                    "{} sinks would deliver other columns with {kind} \"{name}\", at most {} can change at once",
                     specs.len() - 1,
                     OBJECTS_MAX - 1
                 );

@@ -205,6 +205,22 @@ async fn sinks_follow_their_source_or_are_named_as_being_in_the_way() {
 }
 
 #[tokio::test]
+async fn more_sinks_than_one_commit_holds_do_not_go_along_in_parts() {
+    let cluster = Coordinator::start().await;
+    let sinks: Vec<String> = (0..120).map(|n| sink(&format!("k{n}"), "s", "")).collect();
+    cluster.run(&format!("{}; {}", source("s", ""), sinks.join(";"))).await;
+    let before = written(&cluster).await;
+    let wider = or_replace(&source("s", "")).replace("name VARCHAR", "name VARCHAR, more INT");
+    let wanted = "120 sinks would deliver other columns with source \"s\", at most 119 can change at once";
+    cluster.refuses(&wider, "55000", wanted).await;
+    assert_eq!(written(&cluster).await, before);
+    cluster.run("DROP SINK k0").await;
+    assert_eq!(cluster.run(&wider).await.notices.len(), 120);
+    let view = cluster.view().await;
+    assert!((1..120).all(|n| sink_of(&view, &format!("k{n}")).columns.len() == 3));
+}
+
+#[tokio::test]
 async fn explain_says_what_would_come_of_it() {
     let cluster = Coordinator::start().await;
     cluster.run(&source("s", "")).await;

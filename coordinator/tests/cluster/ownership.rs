@@ -310,6 +310,12 @@ async fn names_are_unique_and_what_is_missing_is_said() {
     let mut nowhere = sink("other", &known);
     nowhere.source = model::ObjectId::from_parts(1, 1);
     assert_eq!(leader.create_sink(nowhere, &known).await.unwrap_err().kind, ErrorKind::Missing);
+    // Its source had other columns when it was bound: bound anew, it fits.
+    let mut stale = known.as_ref().clone();
+    stale.columns.push(model::Column { name: "more".to_owned(), kind: model::SqlType::Integer });
+    let refused = leader.create_sink(sink("other", &known), &stale).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Unavailable);
+    leader.create_sink(sink("other", &known), &known).await.unwrap();
     assert_eq!(leader.pause_sink("none").await.unwrap_err().kind, ErrorKind::Missing);
 }
 

@@ -66,6 +66,40 @@ fn a_text_that_says_the_same_changes_nothing() {
 }
 
 #[test]
+fn what_show_create_shows_is_what_is_there() {
+    let open = |text: &str| {
+        text.replace("'hunter2'", "'public'").replace("aws.credentials.secret_access_key", "endpoint")
+    };
+    for text in [
+        open(SINK),
+        open(SINK)
+            .replace("primary_key = 'id'", "primary_key = 'id', distribution = 'key(4)', on_error = 'skip'"),
+        open(SINK).replace("FORMAT PLAIN ENCODE JSON", "FORMAT PLAIN ENCODE JSON KEY ENCODE TEXT"),
+        "CREATE SINK k FROM s WITH (connector = 'void', primary_key = 'name,id', type = 'append-only')"
+            .to_owned(),
+    ] {
+        let sink = known_sink(&text);
+        let shown = sql::sink_ddl(&sink).replacen("CREATE", "CREATE OR REPLACE", 1);
+        assert_eq!(replaced_sink(&sink, &shown), Ok(None), "{shown}");
+    }
+    for text in [
+        SOURCE.to_owned(),
+        SOURCE.replace(
+            "v_bytea BYTEA)",
+            "v_bytea BYTEA, PRIMARY KEY (id)) INCLUDE KEY INCLUDE TIMESTAMP AS at",
+        ),
+        SOURCE.replace("ENCODE JSON", "ENCODE JSON (on_error = 'fail', timestamptz.handling.mode = 'milli')"),
+    ] {
+        let Statement::CreateSource(create) = statement(&text) else { panic!("{text}") };
+        let source = sql::bind_source(&create, &registry()).unwrap().spec;
+        let shown = sql::source_ddl(&source).replacen("CREATE", "CREATE OR REPLACE", 1);
+        assert_eq!(replaced_source(&source, &shown), Ok(None), "{shown}");
+    }
+    assert_eq!(statement(SINK).summary(), "CREATE OR REPLACE SINK k");
+    assert_eq!(statement(&SOURCE.replace("OR REPLACE ", "")).summary(), "CREATE SOURCE s");
+}
+
+#[test]
 fn a_sink_keeps_who_it_is_and_says_what_changes() {
     let old = known_sink(SINK);
     let text = SINK
