@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use proto::v1::StatusReply;
 use shardwright_integration_tests::admin;
 use store::{Keyspace, StoreConfig, View};
 
@@ -126,4 +127,48 @@ async fn run_at(trial: &Trial, wanted: [(&str, u64); 2]) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     trial.reading().await;
+}
+
+/// Another connector takes over where the old destination was: nothing between them is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_with_another_connector_goes_on_where_the_old_one_was() {
+    let test = "a_sink_with_another_connector_goes_on_where_the_old_one_was";
+    let Some(mut trial) = trial(test, 1, 1, 2).await else { return };
+    trial.create_source("").await;
+    trial
+        .sql("CREATE SINK archive FROM orders WITH (connector = 'blackhole') FORMAT PLAIN ENCODE JSON")
+        .await;
+    trial.reading().await;
+    trial.start_load();
+    trial.records(300).await;
+    let enough = |status: &StatusReply| {
+        let records: u64 = status.splits.iter().map(|split| split.records).sum();
+        if records >= 100 { Ok(()) } else { Err(format!("{records} records have a position behind them")) }
+    };
+    trial.wait("something is delivered", enough).await;
+    trial.sql(&trial.archive_text().replacen("CREATE", "CREATE OR REPLACE", 1)).await;
+    trial.records(300).await;
+    trial.stop_load().await;
+    let deadline = tokio::time::Instant::now() + HEALS_WITHIN;
+    let found = loop {
+        let mut found: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for record in trial.archive().await {
+            found.entry(record.key).or_default().insert(record.n);
+        }
+        let last = |(key, count): (&String, &u64)| found.get(key).is_some_and(|n| n.contains(&(count - 1)));
+        if trial.sent().iter().all(last) {
+            break found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{}", trial.cluster.tails());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    for (key, numbers) in &found {
+        let gapless = numbers.iter().zip(numbers.iter().skip(1)).all(|(n, next)| n + 1 == *next);
+        assert!(gapless, "{key}: {numbers:?}");
+    }
+    let (sent, there): (u64, usize) = (trial.sent().values().sum(), found.values().map(BTreeSet::len).sum());
+    assert!(
+        there as u64 <= sent - 100,
+        "{there} of {sent}: what the old destination has got is not read again"
+    );
 }

@@ -186,12 +186,16 @@ impl Trial {
 
     /// The sink `archive` on it.
     pub async fn create_archive(&self) {
+        self.sql(&self.archive_text()).await;
+    }
+
+    /// The statement of the sink `archive`.
+    pub fn archive_text(&self) -> String {
         let files = self.dir.path().join("files");
-        self.sql(&format!(
+        format!(
             "CREATE SINK archive FROM orders WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON",
             files.display()
-        ))
-        .await;
+        )
     }
 
     /// Two sinks on one source, every split read. All workers are there first, so that each gets its share.
