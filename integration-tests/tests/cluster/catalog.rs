@@ -110,7 +110,7 @@ async fn replaced_definitions_lose_nothing_and_restart_only_what_changed() {
 }
 
 /// Waits until the tasks of these sinks run at these revisions.
-async fn run_at(trial: &Trial, wanted: [(&str, u64); 2]) {
+async fn run_at<const N: usize>(trial: &Trial, wanted: [(&str, u64); N]) {
     let wanted = wanted.map(|(sink, revision)| (sink.to_owned(), BTreeSet::from([revision])));
     let (wanted, deadline) = (BTreeMap::from(wanted), tokio::time::Instant::now() + HEALS_WITHIN);
     loop {
@@ -147,6 +147,7 @@ async fn a_sink_with_another_connector_goes_on_where_the_old_one_was() {
     };
     trial.wait("something is delivered", enough).await;
     trial.sql(&trial.archive_text().replacen("CREATE", "CREATE OR REPLACE", 1)).await;
+    run_at(&trial, [("archive", 3)]).await;
     trial.records(300).await;
     trial.stop_load().await;
     let deadline = tokio::time::Instant::now() + HEALS_WITHIN;
