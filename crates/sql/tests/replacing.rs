@@ -229,7 +229,8 @@ fn what_a_secret_is_shown_as_is_not_taken_for_one() {
 
 #[test]
 fn a_source_keeps_its_start_and_takes_other_columns() {
-    let old = SourceSpec { creation: model::Creation(5), ..known_source() };
+    let start = model::Start::all(model::StartFrom::At(Timestamp(77)));
+    let old = SourceSpec { creation: model::Creation(5), start, ..known_source() };
     let text = SOURCE
         .replace("name VARCHAR", "name VARCHAR, extra INT")
         .replace("aws.region = 'us-east-1'", "aws.region = 'us-east-1', validate = 'false'");
