@@ -28,6 +28,8 @@ const SPLITS: u64 = 4;
 const ARRIVE_WITHIN: u64 = 2;
 /// Most rows a second that the source makes.
 const RATE_MAX: u64 = 1_000_000;
+/// The position of a split that is delivered as a whole.
+const END: &str = "end";
 /// Between two looks, and between two attempts at a call.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long one look may take.
@@ -44,6 +46,9 @@ pub struct SelftestArgs {
     /// How long they may take: seconds, or a number with `s` or `m`
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     timeout: Duration,
+    /// Write them by key, in so many partitions: rows go from worker to worker then
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: Option<u32>,
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -70,10 +75,10 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// `None` until every split is delivered to its end.
+    /// `None` until every split is delivered to its end; a partition has none.
     fn of(sent: u64, splits: &[SplitStatus]) -> Option<Self> {
-        let ended = splits.iter().filter(|split| split.position == "end").count();
-        let all = u64::try_from(ended).is_ok_and(|ended| ended == SPLITS) && ended == splits.len();
+        let ended = splits.iter().filter(|split| split.position == END).count();
+        let all = u64::try_from(ended).is_ok_and(|ended| ended == SPLITS);
         all.then(|| Self { sent, delivered: delivered(splits) })
     }
 
@@ -101,7 +106,7 @@ pub async fn run(args: SelftestArgs, target: &Target) -> Result<(), Failure> {
     let mut test = Test { admin, target, name, is_made: false, splits: Vec::new() };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let outcome = tokio::select! {
-        outcome = test.moves(args.records, deadline) => outcome,
+        outcome = test.moves(&args, deadline) => outcome,
         _ = interrupt.recv() => Err(Failure::Refused("ERROR: interrupted".to_owned())),
         _ = terminate.recv() => Err(Failure::Refused("ERROR: told to stop".to_owned())),
     };
@@ -134,17 +139,20 @@ struct Test<'a> {
 
 impl Test<'_> {
     /// Until every record is delivered, or the deadline.
-    async fn moves(&mut self, records: u64, deadline: Instant) -> Result<Ledger, Failure> {
-        let name = self.name.clone();
+    async fn moves(&mut self, args: &SelftestArgs, deadline: Instant) -> Result<Ledger, Failure> {
+        let (name, records) = (self.name.clone(), args.records);
         let rate = (records / ARRIVE_WITHIN).clamp(1, RATE_MAX);
         let source = format!(
             "CREATE SOURCE IF NOT EXISTS {name} (number BIGINT, text VARCHAR) WITH (connector = 'datagen', \
              datagen.split.num = '{SPLITS}', datagen.rows.per.second = '{rate}', fields.number.kind = 'sequence', \
              fields.number.start = '1', fields.number.end = '{records}') FORMAT PLAIN ENCODE JSON (on_error = 'fail')"
         );
+        let distribution = args.partitions.map_or_else(String::new, |partitions| {
+            format!(", primary_key = 'number', distribution = 'key({partitions})'")
+        });
         let sink = format!(
-            "CREATE SINK IF NOT EXISTS {name}_sink FROM {name} WITH (connector = 'blackhole', on_error = 'fail') \
-             FORMAT PLAIN ENCODE JSON"
+            "CREATE SINK IF NOT EXISTS {name}_sink FROM {name} WITH (connector = 'blackhole', on_error = 'fail'\
+             {distribution}) FORMAT PLAIN ENCODE JSON"
         );
         for statement in [source, sink] {
             self.execute(&statement, deadline).await?;
@@ -230,14 +238,14 @@ impl Test<'_> {
         } else {
             split_grid(&self.splits).print_table(&mut out)?;
         }
-        for split in self.splits.iter().filter(|split| split.position != "end") {
+        for split in self.splits.iter().filter(|split| split.position != END) {
             let waits_for =
                 if split.waits_for.is_empty() { "nothing that is known" } else { &split.waits_for };
-            writeln!(
-                out,
-                "{} is {} at `{}` and waits for {waits_for}",
-                split.split, split.state, split.position
-            )?;
+            let at = match split.position.as_str() {
+                "" => String::new(),
+                position => format!(" at `{position}`"),
+            };
+            writeln!(out, "{} is {}{at} and waits for {waits_for}", split.split, split.state)?;
         }
         let missing = Ledger { sent: records, delivered: delivered(&self.splits) }.missing();
         Ok(Failure::Refused(format!("ERROR: {missing} of {records} records were not delivered in time")))

@@ -81,6 +81,8 @@ async fn two_at_once_count_their_own_records_and_leave_nothing() {
         "{}",
         second.2
     );
+    let by_key = run(&url, &["selftest", "--records", "500", "--partitions", "2"]).await;
+    assert_eq!(by_key.1, "ledger: selftest: sent 500, delivered 500, lost 0\n", "{}", by_key.2);
     nothing_is_left(&url).await;
 }
 

@@ -63,6 +63,14 @@ def test_what_belongs_together_reaches_each_other():
             assert allowed(objects, "Egress", role, stranger("kube-system", **{"k8s-app": "kube-dns"}), 53, "UDP"), values
 
 
+def test_the_pods_of_helm_test_are_clients_of_the_coordinators():
+    for values in VALUES:
+        objects = render(values)
+        for policy in (one for one in every(objects, "NetworkPolicy") if one["metadata"]["name"].endswith("-client")):
+            for one in every(objects, "Pod"):
+                assert chosen(policy["spec"]["podSelector"], one["metadata"]["labels"]), f"{values}: {one['metadata']['name']}"
+
+
 def test_nobody_else_gets_in():
     objects = render()
     for who in (stranger("other"), stranger("streams", app="x"), outside("8.8.8.8")):

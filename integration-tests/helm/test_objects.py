@@ -209,15 +209,16 @@ def test_the_hook_of_statements_can_run_again_and_again():
 
 def test_helm_test_moves_records_and_leaves_nothing():
     named = {one["metadata"]["name"]: main_container(one)["args"] for one in every(render("statements"), "Pod")}
-    assert set(named) == {f"rel-shardwright-test-{name}" for name in ("status", "records", "stream")}
+    assert set(named) == {f"rel-shardwright-test-{name}" for name in ("status", "records", "exchange", "stream")}
     assert named["rel-shardwright-test-records"][:5] == ["selftest", "--records", "1000", "--timeout", "120s"]
+    assert named["rel-shardwright-test-exchange"][:7] == ["selftest", "--records", "1000", "--timeout", "120s", "--partitions", "4"]
     other = find(render("minimal", "--set", "tests.records=7,tests.timeoutSeconds=9"), "Pod", "-test-records")
     assert main_container(other)["args"][:5] == ["selftest", "--records", "7", "--timeout", "9s"]
     stream = named["rel-shardwright-test-stream"]
     sql = [text for flag, text in zip(stream, stream[1:]) if flag == "--command"]
     made = re.search(r"CREATE SOURCE (\w+)", " ".join(sql)).group(1)
     assert sql[0] == f"DROP SOURCE IF EXISTS {made} CASCADE" and sql[-1] == f"DROP SOURCE {made} CASCADE"
-    assert len(every(render(), "Pod")) == 2 and not every(render("aws-keys"), "Pod")
+    assert len(every(render(), "Pod")) == 3 and not every(render("aws-keys"), "Pod")
 
 
 def test_a_gateway_shows_the_admin_api_only():

@@ -139,9 +139,9 @@ def test_the_statements_are_applied_after_each_change(cluster, which):
 def test_helm_test_runs_its_pods_and_removes_them(cluster, which):
     install(cluster, which, "minimal")
     said = helm(cluster, which, "test", "rel", "-n", "streams", "--timeout", "120s", "--logs")
-    assert said.count("Succeeded") == 2, said
+    assert said.count("Succeeded") == 3, said
     assert not cluster.cluster.of("Pod")
-    assert len([1 for _, kind, key, _ in cluster.cluster.events if key[1] == "pods" and kind == "ADDED"]) == 2
+    assert len([1 for _, kind, key, _ in cluster.cluster.events if key[1] == "pods" and kind == "ADDED"]) == 3
 
 
 @pytest.mark.parametrize("which", HELMS)
