@@ -43,5 +43,5 @@ async fn nothing_is_lost_while_the_pods_of_the_chart_are_replaced() {
     assert!(report.balances(), "the ledger does not balance");
     let replaced: usize = report.happened.iter().map(|happened| happened.pods).sum();
     assert_eq!(replaced, 5, "an evicted leader, and all four pods by the upgrade");
-    assert_eq!(report.hooks, 4, "statements after install and upgrade, two tests of helm");
+    assert_eq!(report.hooks, 5, "statements after install and upgrade, three tests of helm");
 }
