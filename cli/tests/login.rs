@@ -2,28 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{process::Stdio, time::Duration};
+mod program;
+
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
+use program::{admin_url, shardwright};
+
 /// No step of these takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PASSWORD: &str = "correct horse battery";
-
-fn shardwright(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardwright"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
 
 /// Exit code, stdout, stderr.
 async fn ended(mut command: Command) -> (i32, String, String) {
@@ -61,16 +54,7 @@ async fn standalone(directory: &tempfile::TempDir) -> (Child, String, tokio::tas
         }
         lines
     });
-    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-    let url = async {
-        while let Some(line) = out.next_line().await.unwrap() {
-            if let Some(url) = line.trim().strip_prefix("admin ") {
-                return url.trim().to_owned();
-            }
-        }
-        panic!("it ended without an admin URL");
-    };
-    let url = tokio::time::timeout(PATIENCE, url).await.expect("it does not come up");
+    let url = tokio::time::timeout(PATIENCE, admin_url(&mut child)).await.expect("it does not come up");
     (child, url, logged)
 }
 

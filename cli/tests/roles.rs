@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{path::Path, process::Stdio, time::Duration};
+mod program;
+
+use std::{path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
@@ -10,19 +12,10 @@ use tokio::{
     process::{Child, ChildStderr, Command},
 };
 
+use program::shardwright;
+
 /// No step of these takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn shardwright(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardwright"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
 
 /// Exit code, stdout, stderr without the lines of the log.
 async fn ended(child: Child) -> (i32, String, String) {

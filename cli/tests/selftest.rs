@@ -2,26 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod program;
+
 use std::{process::Stdio, time::Duration};
 
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-};
+use tokio::process::{Child, Command};
+
+use program::{admin_url, shardwright};
 
 /// No step of these takes so long.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-fn shardwright(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardwright"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
 
 /// Exit code, stdout, stderr.
 async fn ended(child: Child) -> (i32, String, String) {
@@ -42,16 +32,7 @@ async fn standalone(directory: &tempfile::TempDir) -> (Child, String) {
     let arguments =
         ["standalone", "--listen", "127.0.0.1:0", "--telemetry-listen", "off", "--data-dir", &data];
     let mut child = shardwright(&arguments).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let find = async {
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if let Some(url) = line.trim().strip_prefix("admin ") {
-                return url.trim().to_owned();
-            }
-        }
-        panic!("it ended");
-    };
-    let url = tokio::time::timeout(PATIENCE, find).await.expect("it does not come up");
+    let url = tokio::time::timeout(PATIENCE, admin_url(&mut child)).await.expect("it does not come up");
     (child, url)
 }
 
