@@ -4,8 +4,9 @@
 
 #[allow(dead_code, reason = "others use the rest of it")]
 mod fake;
+mod program;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use fake::Fake;
 use model::{Checkpoint, Creation, Cursor, Epoch, ObjectId, Position, SplitId, TaskId, Timestamp};
@@ -26,15 +27,9 @@ struct Run {
 }
 
 async fn shardwright(arguments: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardwright"));
+    let mut command = program::shardwright(arguments);
     // Cargo's, of the build.
     command.env_remove("SHARDWRIGHT_VERSION");
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
     let child = command.spawn().unwrap();
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it hangs").unwrap();
     Run {
