@@ -118,15 +118,15 @@ impl Client {
         Ok(live)
     }
 
-    /// Makes sure that nothing of this producer is sent any more: what is queued fails at once, what is on the wire is no
-    /// longer waited for. The next write makes another.
+    /// Makes sure that nothing of this producer is sent any more: what is queued fails, what is on the wire is no longer
+    /// waited for. Waits for nothing itself. The next write makes another.
     pub(super) fn purge(&self, live: &Live) {
         let mut slot = self.slot();
         if slot.as_ref().is_some_and(|current| Arc::ptr_eq(&current.producer, &live.producer)) {
             *slot = None;
         }
         drop(slot);
-        live.producer.get().purge(PurgeConfig::default().queue().inflight());
+        live.producer.get().purge(everything());
     }
 
     /// Hands one message over; it is not sent yet. False if the queue is full.
@@ -195,6 +195,13 @@ pub(super) fn is_refusal(code: Code) -> bool {
     meaning(code).0 == ErrorKind::Rejected
 }
 
+/// What a purge takes. Whoever purges is a thread of the runtime: without `non_blocking` it would wait for every thread of the
+/// client, and one that looks up the name of a broker hears nothing until the resolver answers. It serves its orders before it
+/// sends again.
+fn everything() -> PurgeConfig {
+    PurgeConfig::default().queue().inflight().non_blocking()
+}
+
 /// What the caller should do, and whether the message may have been stored or may still be.
 fn meaning(code: Code) -> (ErrorKind, bool) {
     match code {
@@ -212,8 +219,7 @@ fn meaning(code: Code) -> (ErrorKind, bool) {
         | Code::InvalidRecord
         | Code::InvalidTimestamp => (ErrorKind::Rejected, false),
         Code::QueueFull | Code::ThrottlingQuotaExceeded => (ErrorKind::Throttled, false),
-        // Never left this process.
-        Code::PurgeQueue => (ErrorKind::Unavailable, false),
+        // `PurgeQueue` too: a request whose connection broke puts its messages back into the queue.
         _ => (ErrorKind::Unavailable, true),
     }
 }
@@ -256,6 +262,26 @@ mod tests {
     use rdkafka::message::Headers as _;
 
     use super::*;
+
+    #[test]
+    fn a_purge_waits_for_no_thread_of_the_client() {
+        let text = format!("{:?}", everything());
+        for flag in ["queue: true", "inflight: true", "non_blocking: true"] {
+            assert!(text.contains(flag), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_purged_from_the_queue_may_have_been_sent() {
+        let options =
+            [("properties.bootstrap.server", "127.0.0.1:9092"), ("topic", "t")].into_iter().collect();
+        let client = Client::new(Config::read(&options).unwrap(), "s");
+        let (live, began) = (client.producer().unwrap(), Instant::now());
+        for code in [Code::PurgeQueue, Code::PurgeInflight, Code::MessageTimedOut] {
+            let error = client.explain(&live, code, began);
+            assert_eq!((error.kind(), error.ambiguous()), (ErrorKind::Unavailable, Some(began)), "{code:?}");
+        }
+    }
 
     #[test]
     fn a_traced_message_says_which_span_to_go_on_with() {
