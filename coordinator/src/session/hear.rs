@@ -312,10 +312,7 @@ impl Term {
         session.strays.retain(|stray| *stray != (task.clone(), epoch));
         // Heard already, or of a run that nothing names any more.
         let observed = &state.memory.observed;
-        let named = observed.assignments.get(&task).is_some_and(|(current, run)| {
-            *current == epoch || run.predecessors.iter().any(|old| old.epoch == epoch)
-        });
-        if !named || observed.heard.releases.contains_key(&(task.clone(), epoch)) {
+        if !observed.names(&task, epoch) || observed.heard.releases.contains_key(&(task.clone(), epoch)) {
             state.memory.lists += 1;
             return;
         }

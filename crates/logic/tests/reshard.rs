@@ -5,6 +5,7 @@
 mod world;
 
 use proptest::prelude::*;
+use shardwright_logic::gate::gate;
 use std::time::Duration;
 use world::{World, id};
 
@@ -97,6 +98,53 @@ proptest! {
         }
         world.settle();
     }
+}
+
+/// A sink goes back from partitions to splits while the worker of a partition is cut off for so many seconds.
+fn p22_heard_after(silent: u32) {
+    let mut world = World::new(1, 1, 3);
+    happen(&mut world, &Event::Distribute(4));
+    world.ticks(15);
+    let reader = world.owner(&world::task(100, "s000")).map(str::to_owned);
+    let mut partitions = (0..4).map(|n| model::TaskId::writes(id(100), n));
+    let partition = partitions.find(|task| world.owner(task) != reader.as_deref()).unwrap();
+    let owner = world.owner(&partition).unwrap().to_owned();
+    let run = (partition.clone(), world.observed.assignments[&partition].0);
+    world.workers.get_mut(&owner).unwrap().cut_off = true;
+    world.ticks(5);
+    happen(&mut world, &Event::Distribute(0));
+    world.ticks(silent - 5);
+    let inherits = |world: &World| {
+        let runs = world.observed.assignments.values();
+        runs.flat_map(|(_, run)| &run.predecessors).any(|old| old.of == Some(partition.work.clone()))
+    };
+    assert!(inherits(&world), "the split inherits the run that nobody told the end of");
+    world.workers.get_mut(&owner).unwrap().cut_off = false;
+    world.ticks(2);
+    for _ in 0..20 {
+        let heard = world.observed.heard.releases.contains_key(&run);
+        assert!(heard || !inherits(&world), "what {owner} told of {partition} is forgotten");
+        world.tick(Duration::from_secs(1));
+    }
+    assert!(!world.observed.assignments.contains_key(&partition));
+    for (task, (_, run)) in &world.observed.assignments {
+        let left = gate(task, &run.predecessors, &world.observed.heard, &world.timing, world.now);
+        assert_eq!(left, Duration::ZERO, "{task} waits for {:?}", run.predecessors);
+    }
+    happen(&mut world, &Event::Pause);
+    world.ticks(2);
+    let left: Vec<_> = world.observed.assignments.keys().collect();
+    assert!(left.is_empty(), "a paused sink keeps {left:?}");
+}
+
+#[test]
+fn p22_what_is_told_of_a_partition_is_kept_for_the_splits_that_inherited_it() {
+    p22_heard_after(9);
+}
+
+#[test]
+fn p22_what_is_told_of_a_partition_whose_key_is_gone_is_heard_for_the_splits_that_inherited_it() {
+    p22_heard_after(25);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use model::{Assignment, Checkpoint, Epoch, Release, TaskId};
+use model::{Assignment, Checkpoint, Epoch, Predecessor, Release, TaskId};
 
-use super::{Action, Observed, RunReport, StopReason, Stopping, Stored};
+use super::{Action, Observed, RunReport, StopReason, Stopping, Stored, partition::first};
 use crate::assign::cost::Load;
 
 impl Observed {
@@ -71,18 +71,33 @@ impl Observed {
         self.checkpoints.insert(task, Stored { value: checkpoint, revision });
     }
 
+    /// Whether a key names this run: its task's own, or one that has it among its predecessors. What was heard of any other run
+    /// says nothing any more.
+    #[must_use]
+    pub fn names(&self, task: &TaskId, epoch: Epoch) -> bool {
+        self.assignments.get(task).is_some_and(|(current, _)| *current == epoch) || self.inherits(task, epoch)
+    }
+
+    /// Whether a run of the sink has this one among its predecessors: of the same task, or of any other (P22).
+    fn inherits(&self, task: &TaskId, epoch: Epoch) -> bool {
+        let names = |other: &TaskId, run: &Assignment| {
+            let is_it = |old: &Predecessor| {
+                old.epoch == epoch && old.of.as_ref().unwrap_or(&other.work) == &task.work
+            };
+            run.predecessors.iter().any(is_it)
+        };
+        let own = self.assignments.get(task).is_some_and(|(_, run)| names(task, run));
+        let mut all =
+            self.assignments.range(first(task.sink)..).take_while(|(other, _)| other.sink == task.sink);
+        own || all.any(|(other, (_, run))| names(other, run))
+    }
+
     /// Forgets what was heard of runs that no key names any more. What a predecessor list names is kept: it is the evidence
     /// for a gate.
     fn prune(&mut self, task: &TaskId) {
         let current = self.assignments.get(task);
-        let siblings = || {
-            let range = TaskId::writes(task.sink, 0)..=TaskId::writes(task.sink, u32::MAX);
-            self.assignments.range(range).map(|(_, (_, run))| run)
-        };
-        let named = |epoch: Epoch| {
-            let inherits = |run: &Assignment| run.predecessors.iter().any(|old| old.epoch == epoch);
-            current.is_some_and(|(newest, run)| epoch >= *newest || inherits(run)) || siblings().any(inherits)
-        };
+        let named =
+            |epoch: Epoch| current.is_some_and(|(newest, _)| epoch >= *newest) || self.inherits(task, epoch);
         let range = (task.clone(), Epoch::default())
             ..=(task.clone(), Epoch { generation: u64::MAX, revision: u64::MAX });
         let old = |epochs: Vec<(TaskId, Epoch)>| epochs.into_iter().filter(|(_, epoch)| !named(*epoch));

@@ -93,7 +93,7 @@ fn older<'a>(
 }
 
 /// Sorts before every other task of the sink.
-fn first(sink: ObjectId) -> TaskId {
+pub(super) fn first(sink: ObjectId) -> TaskId {
     TaskId::reads(sink, model::SplitId::new(model::Creation(i64::MIN), ""))
 }
 

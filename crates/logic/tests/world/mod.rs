@@ -338,8 +338,11 @@ impl World {
             });
             (process.heard_at, process.draining) = (self.now, worker.draining);
             for ((task, epoch), (drained, failure)) in std::mem::take(&mut worker.tell) {
-                let released = Released { drained, at: self.now, failure };
-                heard.releases.entry((task, epoch)).or_insert(released);
+                // As the coordinator does: what is told of a run that no key names is not kept.
+                if self.observed.names(&task, epoch) {
+                    let released = Released { drained, at: self.now, failure };
+                    self.observed.heard.releases.entry((task, epoch)).or_insert(released);
+                }
             }
         }
     }
