@@ -5,28 +5,92 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use connector::{Error, ErrorKind, Result};
 use model::Epoch;
-use tokio::task::spawn_blocking;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
+
+/// Threads of one sink that may be in the file system at a time. The process has 512 for all that blocks.
+const THREADS_MAX: usize = 32;
+
+/// Who may be in the file system. A thread on a disk that stands still does not come back, whoever waited for it: it keeps its
+/// place, and the next attempts wait without one.
+#[derive(Clone, Debug)]
+pub(super) struct Threads {
+    all: Arc<Semaphore>,
+    /// One at a time.
+    own: Arc<Semaphore>,
+}
+
+impl Threads {
+    /// Those of one sink.
+    pub(super) fn of_a_sink() -> Self {
+        Self::new(THREADS_MAX)
+    }
+
+    fn new(max: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(max)), own: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// One of them, for one kind of work.
+    fn one(&self) -> Self {
+        Self { all: Arc::clone(&self.all), own: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Waits for a place.
+    async fn place(&self) -> Place {
+        let (own, all) = (Arc::clone(&self.own), Arc::clone(&self.all));
+        let closed = "nobody closes it";
+        Place {
+            _own: own.acquire_owned().await.expect(closed),
+            _all: all.acquire_owned().await.expect(closed),
+        }
+    }
+}
+
+/// A thread's leave to be in the file system; the thread itself gives it back.
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Place {
+    async fn run<T: Send + 'static>(self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let worked = spawn_blocking(move || {
+            let outcome = work();
+            drop(self);
+            outcome
+        });
+        worked.await.unwrap_or_else(|e| {
+            Err(Error::new(ErrorKind::Bug, "the file system thread ended early").because(e))
+        })
+    }
+}
 
 /// Where the files of one split of one sink are.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     /// It and the folders above it that are ours, outermost first.
     levels: [PathBuf; 3],
+    /// Makes files and appends to them.
+    writes: Threads,
+    /// Syncs them: an error of one sync is not told to the next, so the next must see that the file is broken.
+    syncs: Threads,
 }
 
 impl Folder {
     /// `{path}/{sink}/{split}`
-    pub(super) fn new(path: &Path, sink: &str, split: &str) -> Self {
+    pub(super) fn new(path: &Path, sink: &str, split: &str, threads: &Threads) -> Self {
         let sink = path.join(safe_name(sink));
         let split = sink.join(safe_name(split));
-        Self { levels: [path.to_owned(), sink, split] }
+        Self { levels: [path.to_owned(), sink, split], writes: threads.one(), syncs: threads.one() }
     }
 
     /// Makes the first file of this epoch that is not there yet, from number `n` on. Its name is durable when this returns.
@@ -37,7 +101,7 @@ impl Folder {
         extension: &'static str,
     ) -> Result<(Segment, u32)> {
         let folder = self.clone();
-        blocking(move || folder.create_now(epoch, n, extension)).await
+        self.writes.place().await.run(move || folder.create_now(epoch, n, extension)).await
     }
 
     fn create_now(&self, epoch: Epoch, first: u32, extension: &str) -> Result<(Segment, u32)> {
@@ -54,7 +118,7 @@ impl Folder {
                     for level in above.into_iter().chain(self.levels.iter().map(PathBuf::as_path)) {
                         sync_folder(level)?;
                     }
-                    return Ok((Segment::new(path, file), n));
+                    return Ok((Segment::new(path, file, self), n));
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => n += 1,
                 Err(e) => return Err(failure("create file", &path, e)),
@@ -80,8 +144,8 @@ fn safe_name(name: &str) -> String {
         .collect()
 }
 
-/// A file that is appended to by one writer. No lock is held by a thread of the runtime: a disk that stands still must not
-/// stop heartbeats.
+/// A file that is appended to by one writer. No thread of the runtime waits for the disk: one that stands still must not stop
+/// heartbeats.
 pub(super) struct Segment {
     path: PathBuf,
     file: fs::File,
@@ -89,10 +153,8 @@ pub(super) struct Segment {
     length: AtomicU64,
     /// Nothing more may be written: its end is not known.
     broken: AtomicBool,
-    /// Held by the thread that appends.
-    appending: Mutex<()>,
-    /// Held by the thread that syncs: an error of one sync is not told to the next, so the next must see `broken`.
-    syncing: Mutex<()>,
+    writes: Threads,
+    syncs: Threads,
     /// Bytes that are on the disk; held while syncing, so that all who wait are served by one sync.
     synced: tokio::sync::Mutex<u64>,
 }
@@ -109,14 +171,14 @@ impl Drop for Abandoned<'_> {
 }
 
 impl Segment {
-    fn new(path: PathBuf, file: fs::File) -> Self {
+    fn new(path: PathBuf, file: fs::File, folder: &Folder) -> Self {
         Self {
             path,
             file,
             length: AtomicU64::new(0),
             broken: AtomicBool::new(false),
-            appending: Mutex::new(()),
-            syncing: Mutex::new(()),
+            writes: folder.writes.clone(),
+            syncs: folder.syncs.clone(),
             synced: tokio::sync::Mutex::new(0),
         }
     }
@@ -133,29 +195,33 @@ impl Segment {
 
     /// Appends whole lines and returns where they end. After an error none of them are in the file, or it is broken.
     pub(super) async fn append(self: &Arc<Self>, lines: Vec<u8>) -> Result<u64> {
+        let place = self.writes.place().await;
         let mut abandoned = Abandoned(Some(self));
         let segment = Arc::clone(self);
-        let appended = blocking(move || segment.append_now(&lines)).await;
+        let appended = place.run(move || segment.append_now(&lines)).await;
         abandoned.0 = None;
         appended
     }
 
     fn append_now(&self, lines: &[u8]) -> Result<u64> {
-        let _one = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_broken() {
             return Err(self.given_up());
         }
         let length = self.length();
         if let Err(e) = (&self.file).write_all(lines) {
-            // Half a line must not meet the next one.
-            if self.file.set_len(length).is_err() {
-                self.broken.store(true, Ordering::SeqCst);
-            }
+            self.cut_back(length);
             return Err(failure("write to", &self.path, e));
         }
         let length = length + lines.len() as u64;
         self.length.store(length, Ordering::SeqCst);
         Ok(length)
+    }
+
+    /// After a failed write: half a line must not meet the next one.
+    fn cut_back(&self, length: u64) {
+        if self.file.set_len(length).is_err() {
+            self.broken.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Waits until the first `end` bytes are on the disk.
@@ -165,12 +231,11 @@ impl Segment {
             return Ok(());
         }
         let segment = Arc::clone(&self);
-        *synced = blocking(move || segment.sync_now()).await?;
+        *synced = self.syncs.place().await.run(move || segment.sync_now()).await?;
         Ok(())
     }
 
     fn sync_now(&self) -> Result<u64> {
-        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let length = self.length();
         if self.is_broken() {
             return Err(self.given_up());
@@ -190,21 +255,14 @@ impl Segment {
 }
 
 /// Whether files can be made under `path`.
-pub(super) async fn probe(path: PathBuf) -> Result<()> {
-    blocking(move || {
+pub(super) async fn probe(path: PathBuf, threads: &Threads) -> Result<()> {
+    let tried = threads.place().await.run(move || {
         fs::create_dir_all(&path).map_err(|e| failure("create folder", &path, e))?;
         let probe = path.join(format!(".shardwright-{}-{:08x}", std::process::id(), rand::random::<u32>()));
         let tried = fs::write(&probe, b"probe\n").and_then(|()| fs::remove_file(&probe));
         tried.map_err(|e| failure("write to folder", &path, e))
-    })
-    .await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(e) => Err(Error::new(ErrorKind::Bug, "the file system thread ended early").because(e)),
-    }
+    });
+    tried.await
 }
 
 fn failure(what: &str, path: &Path, error: io::Error) -> Error {
@@ -222,7 +280,51 @@ fn failure(what: &str, path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::fd::OwnedFd, time::Duration};
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    fn any_folder() -> Folder {
+        Folder::new(&std::env::temp_dir(), "sink", "split", &Threads::of_a_sink())
+    }
+
+    /// One of two blocking threads is left when `folders` splits have tried again and again to write to a disk that stands
+    /// still.
+    fn stand_still(max: usize, folders: usize) {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).max_blocking_threads(2).enable_time().build().unwrap();
+        let threads = Threads::new(max);
+        // A pipe that nobody reads.
+        let (reader, writer) = io::pipe().unwrap();
+        runtime.block_on(async {
+            for _ in 0..folders {
+                let folder = Folder::new(Path::new("/nowhere"), "sink", "split", &threads);
+                let pipe = fs::File::from(OwnedFd::from(writer.try_clone().unwrap()));
+                let segment = Arc::new(Segment::new("pipe".into(), pipe, &folder));
+                for _ in 0..3 {
+                    let wait = Duration::from_millis(10);
+                    assert!(timeout(wait, segment.append(vec![b'x'; 1 << 20])).await.is_err());
+                    let epoch = Epoch { generation: 0, revision: 1 };
+                    assert!(timeout(wait, folder.create(epoch, 0, "txt")).await.is_err());
+                }
+            }
+            let free = timeout(Duration::from_secs(30), spawn_blocking(|| ())).await;
+            drop(reader);
+            free.expect("no thread is left for anybody else").unwrap();
+        });
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_holds_one_thread_of_a_split() {
+        stand_still(9, 1);
+    }
+
+    #[test]
+    fn splits_of_a_sink_whose_disk_stands_still_hold_no_more_threads_than_it_may() {
+        stand_still(1, 3);
+    }
 
     #[test]
     fn a_name_never_leaves_its_folder() {
@@ -245,11 +347,12 @@ mod tests {
         let folder = std::env::temp_dir();
         let path = folder.join(format!("shardwright-half-a-line-{}", std::process::id()));
         let file = OpenOptions::new().append(true).create(true).open(&path).unwrap();
-        let segment = Arc::new(Segment::new(path.clone(), file));
+        let segment = Arc::new(Segment::new(path.clone(), file, &any_folder()));
         assert_eq!(segment.append(b"one\n".to_vec()).await.unwrap(), 4);
-        // Another hand left half a line behind, as a write that failed midway would.
+        // Another hand leaves half a line behind, as a write that failed midway would.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"tw").unwrap();
-        segment.file.set_len(segment.length()).unwrap();
+        segment.cut_back(segment.length());
+        assert!(!segment.is_broken());
         assert_eq!(segment.append(b"two\n".to_vec()).await.unwrap(), 8);
         segment.durable(8).await.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
@@ -263,7 +366,7 @@ mod tests {
             println!("skipped: no /dev/full here");
             return;
         };
-        let segment = Arc::new(Segment::new(path, file));
+        let segment = Arc::new(Segment::new(path, file, &any_folder()));
         let error = segment.append(b"line\n".to_vec()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("/dev/full"), "{error}");

@@ -29,7 +29,11 @@ use connector::{
 use formats::MessageEncoder;
 use model::{Encode, Format, Options, SinkSpec, TaskId};
 
-use self::{client::Folder, config::Config, writer::Writer};
+use self::{
+    client::{Folder, Threads},
+    config::Config,
+    writer::Writer,
+};
 use super::with_json;
 
 /// The value of `connector`.
@@ -53,12 +57,13 @@ fn build(spec: &SinkSpec, options: &Options) -> Result<Arc<dyn Sink>, OptionErro
     let config = Config::read(options)?;
     let spec = with_json(spec);
     MessageEncoder::new(&spec).map_err(|e| OptionError::config(e.to_string()))?;
-    Ok(Arc::new(File { config, spec }))
+    Ok(Arc::new(File { config, spec, threads: Threads::of_a_sink() }))
 }
 
 struct File {
     config: Config,
     spec: SinkSpec,
+    threads: Threads,
 }
 
 #[async_trait]
@@ -68,7 +73,7 @@ impl Sink for File {
     }
 
     async fn validate(&self) -> Result<()> {
-        client::probe(self.config.path.clone()).await
+        client::probe(self.config.path.clone(), &self.threads).await
     }
 
     async fn open(&self, task: &TaskId, run: &Run) -> Result<Box<dyn SinkWriter>> {
@@ -76,7 +81,7 @@ impl Sink for File {
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
         let lines = self.spec.format.as_ref().is_none_or(|f| f.encode == Encode::Json);
         let extension = if lines { "jsonl" } else { "txt" };
-        let folder = Folder::new(&self.config.path, &self.spec.name, &task.work.to_string());
+        let folder = Folder::new(&self.config.path, &self.spec.name, &task.work.to_string(), &self.threads);
         Ok(Box::new(Writer::new(folder, run.epoch, extension, encoder, self.config.rotation)))
     }
 }
