@@ -12,7 +12,11 @@ use std::{io::Write, path::PathBuf, sync::Arc};
 use clap::Args;
 use connector::Registry;
 use coordinator::Vault;
-use daemon::{Health, Http, Pages, Tasks, Telemetry, config::Loaded, tls::Tls};
+use daemon::{
+    Health, Http, Pages, Tasks, Telemetry,
+    config::Loaded,
+    tls::{self, Tls, Use},
+};
 use settings::CommonArgs;
 pub(crate) use settings::{Given, Settings, SettingsArgs, read_for_tool};
 pub(crate) use standalone::{StandaloneArgs, standalone};
@@ -213,6 +217,9 @@ async fn start_coordinator(
     config.vault = Vault::open(&process.settings.secrets, &config.cluster, store.is_local())
         .await
         .map_err(|error| Failure::Usage(format!("ERROR: {error}")))?;
+    let pem = [(&store.cert, Use::Certificate), (&store.ca, Use::Authority)];
+    let pem = pem.into_iter().filter_map(|(file, used)| Some((file.clone()?, used))).collect();
+    tls::measure(pem, process.ended.clone());
     let store: Arc<dyn MetadataStore> = store::connect(store).await.map_err(|error| store_failed(&error))?;
     let tls = process.tls.clone();
     let server = coordinator::Server::start_secured(tls, config, registry(), store, cancel);

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use daemon::{Board, Health, Http, Pages, Tasks, Telemetry, TelemetryConfig};
+use daemon::{
+    Board, Health, Http, Pages, Tasks, Telemetry, TelemetryConfig,
+    tls::{Tls, TlsConfig, Use, measure},
+};
 use opentelemetry::KeyValue;
 use shardwright_daemon as daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,9 +77,40 @@ async fn metrics_health_tasks_and_the_log_filter_are_served_until_the_stop() {
     assert!(ask(address, "DELETE", "/debug/log", "").await.ends_with("\r\n\r\ndebug\n"));
     assert_eq!(telemetry.filter().now(), "info");
 
+    certificates_are_measured(address, &cancel).await;
+
     cancel.cancel();
     http.join().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+/// Those of `[tls]` and those of files that are only measured, in one metric.
+async fn certificates_are_measured(address: std::net::SocketAddr, cancel: &CancellationToken) {
+    let metrics = || ask(address, "GET", "/metrics", "");
+    let folder = tempfile::tempdir().unwrap();
+    let (own, of_the_store) = (folder.path().join("own.pem"), folder.path().join("store.pem"));
+    let signed = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+    let key = folder.path().join("own.key");
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&own, signed.cert.pem()).unwrap();
+    std::fs::write(&of_the_store, signed.cert.pem()).unwrap();
+    let paths = (Some(own.clone()), Some(key), Some(own.clone()));
+    let config =
+        TlsConfig { cert_path: paths.0, key_path: paths.1, ca_path: paths.2, ..TlsConfig::default() };
+    let tls = Tls::start(&config, cancel.clone()).unwrap().unwrap();
+    let files = [Use::Certificate, Use::Authority].map(|used| (of_the_store.clone(), used));
+    measure(files.to_vec(), cancel.clone());
+    for (file, used) in
+        [&own, &of_the_store].iter().flat_map(|file| [(file, "certificate"), (file, "authority")])
+    {
+        let series = format!("certificate_expiry_seconds{{file=\"{}\",use=\"{used}\"}}", file.display());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !metrics().await.contains(&series) {
+            assert!(std::time::Instant::now() < deadline, "{series} in {}", metrics().await);
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(tls);
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ pub struct StoreConfig {
     /// That user's password.
     #[serde(default)]
     pub password: Option<SecretString>,
-    /// A file that holds the password; a line end at its end is not part of it.
+    /// A file that holds the password; a line end at its end is not part of it. It and the PEM files are read again when they
+    /// change.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
     /// PEM file of the authority that signed etcd's certificates.
@@ -79,26 +80,15 @@ impl StoreConfig {
             || self.key.is_some()
     }
 
-    async fn etcd(&self, endpoints: Vec<String>) -> Result<EtcdConfig> {
+    fn etcd(&self, endpoints: Vec<String>) -> EtcdConfig {
         let mut config = EtcdConfig::new(endpoints);
         config.user = self.user.clone();
-        config.password = match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => return refuse("give `password` or `password_file` of the store, not both"),
-            (Some(password), None) => Some(password.clone()),
-            (None, Some(path)) => {
-                let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-                    let text = format!("password file `{}` cannot be read: {error}", path.display());
-                    Error::new(ErrorKind::Config, text)
-                })?;
-                Some(text.trim_end_matches(['\r', '\n']).to_owned().into())
-            }
-            (None, None) => None,
-        };
+        (config.password, config.password_file) = (self.password.clone(), self.password_file.clone());
         (config.ca, config.cert, config.key) = (self.ca.clone(), self.cert.clone(), self.key.clone());
         if let Some(seconds) = self.connect_timeout_seconds {
             config.connect_timeout = Duration::from_secs(seconds);
         }
-        Ok(config)
+        config
     }
 }
 
@@ -120,7 +110,7 @@ pub async fn connect(config: &StoreConfig) -> Result<Arc<dyn MetadataStore>> {
         return refuse(format!("store `{}` takes no user, password or certificate", config.url));
     }
     Ok(match place {
-        Place::Etcd(endpoints) => Arc::new(EtcdStore::connect(config.etcd(endpoints).await?).await?),
+        Place::Etcd(endpoints) => Arc::new(EtcdStore::connect(config.etcd(endpoints)).await?),
         Place::File(path) => Arc::new(EmbeddedStore::open(path).await?),
         Place::Memory => Arc::new(EmbeddedStore::in_memory()),
     })

@@ -188,15 +188,7 @@ async fn tls_needs_the_right_authority_and_our_certificate() {
     let (ca, other) = (authority(), authority());
     std::fs::write(file("ca.pem"), ca.pem()).unwrap();
     std::fs::write(file("other.pem"), other.pem()).unwrap();
-    for who in ["server", "client"] {
-        let signed_key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        params.extended_key_usages =
-            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let cert = params.signed_by(&signed_key, &ca).unwrap();
-        std::fs::write(file(&format!("{who}.pem")), cert.pem()).unwrap();
-        std::fs::write(file(&format!("{who}.key")), signed_key.serialize_pem()).unwrap();
-    }
+    issue(folder.path(), &ca);
     let text = |name: &str| file(name).to_str().unwrap().to_owned();
     let (cert, key, trusted) = (text("server.pem"), text("server.key"), text("ca.pem"));
     let arguments =
@@ -219,6 +211,97 @@ async fn tls_needs_the_right_authority_and_our_certificate() {
     let key = keys().worker("w");
     store.commit(&[], vec![put(&key, "1")]).await.unwrap();
     assert_eq!(store.list(&key).await.unwrap().entries.len(), 1);
+}
+
+/// Certificates of `ca` for both ends.
+fn issue(folder: &std::path::Path, ca: &rcgen::CertifiedIssuer<'static, rcgen::KeyPair>) {
+    for who in ["server", "client"] {
+        let signed_key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let cert = params.signed_by(&signed_key, ca).unwrap();
+        std::fs::write(folder.join(format!("{who}.pem")), cert.pem()).unwrap();
+        std::fs::write(folder.join(format!("{who}.key")), signed_key.serialize_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_they_change() {
+    let name = "certificates_are_read_again_when_they_change";
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let renew = || {
+        let ca = authority();
+        std::fs::write(file("ca.pem"), ca.pem()).unwrap();
+        issue(folder.path(), &ca);
+    };
+    renew();
+    let text = |name: &str| file(name).to_str().unwrap().to_owned();
+    let (cert, key, trusted) = (text("server.pem"), text("server.key"), text("ca.pem"));
+    let arguments =
+        ["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &trusted, "--client-cert-auth"];
+    let Some(mut etcd) = Etcd::start_with(name, "https", &arguments).await else { return };
+    let mut config = EtcdConfig::new(vec![etcd.endpoint()]);
+    config.ca = Some(file("ca.pem"));
+    (config.cert, config.key) = (Some(file("client.pem")), Some(file("client.key")));
+    let store = EtcdStore::connect(config.clone()).await.unwrap();
+    let key = keys().worker("w");
+    let lease = store.lease(Duration::from_secs(120)).await.unwrap();
+    store.commit(&[], vec![Write::PutLeased(key.clone(), "1".into(), lease)]).await.unwrap();
+    let mut watch = store.watch(&key).await.unwrap();
+    // Another authority, on both sides: who keeps the old one, or the old certificate, is out.
+    etcd.kill();
+    renew();
+    etcd.revive_authenticated(config).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = store.list(&key).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(store.keep_alive(lease).await.unwrap(), "the lease is the same one");
+    tokio::time::timeout(Duration::from_secs(30), watch.next()).await.expect("the watch is opened again");
+    store.commit(&[], vec![put(&key, "2")]).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), watch.next()).await.expect("the watch goes on");
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_leave_the_connection_as_it_is() {
+    let name = "files_that_cannot_be_used_leave_the_connection_as_it_is";
+    let Some(etcd) = Etcd::start(name, &[]).await else { return };
+    let mut admin = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    admin.user_add("root", "first-pw", None).await.unwrap();
+    admin.role_add("root").await.unwrap();
+    admin.user_grant_role("root", "root").await.unwrap();
+    admin.auth_enable().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "first-pw\n").unwrap();
+    let mut config = EtcdConfig::new(vec![etcd.endpoint()]);
+    (config.user, config.password_file) = (Some("root".to_owned()), Some(file.clone()));
+    let store = EtcdStore::connect(config).await.unwrap();
+    let key = keys().worker("w");
+    // Two looks and more at a password that is not (yet) the one of etcd, and at none.
+    for wrong in [Some("next-pw"), None] {
+        match wrong {
+            Some(wrong) => std::fs::write(&file, wrong).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        let until = Instant::now() + Duration::from_millis(2_500);
+        while Instant::now() < until {
+            store.commit(&[], vec![put(&key, "1")]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    std::fs::write(&file, "next-pw").unwrap();
+    let as_root = etcd_client::ConnectOptions::new().with_user("root", "first-pw");
+    let mut admin = etcd_client::Client::connect([etcd.endpoint()], Some(as_root)).await.unwrap();
+    admin.user_change_password("root", "next-pw").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = store.list(&key).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn authority() -> rcgen::CertifiedIssuer<'static, rcgen::KeyPair> {

@@ -15,7 +15,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::certificate::{self, Said, date};
+use super::{
+    certificate::{self, Said, date},
+    expiry::Use,
+};
 
 /// No PEM file of ours is larger.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -120,6 +123,18 @@ pub(super) fn authorities(file: (&Named, &[u8])) -> Result<(RootCertStore, i64),
         roots.add(der).map_err(|error| broken(&error))?;
     }
     Ok((roots, expires))
+}
+
+/// The second at which the first certificate of a file, or the first authority to end, expires.
+pub(super) fn expires(file: (&Named, &[u8]), used: Use) -> Result<i64, String> {
+    match used {
+        Use::Authority => Ok(authorities(file)?.1),
+        Use::Certificate => {
+            let chain = certificates(file)?;
+            let leaf = chain.first().map_or(&[][..], AsRef::as_ref);
+            Ok(certificate::read(leaf)?.not_after)
+        }
+    }
 }
 
 fn certificates((file, bytes): (&Named, &[u8])) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    expiry::{self, Use},
     files::{named, now},
     material::{Contents, Files, Material},
     peer::Demands,
@@ -23,7 +24,7 @@ use super::{
 use crate::{Error, Result};
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// `[tls]`: this process among the others of its cluster. On as soon as one of the files is named; then all three are needed.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -266,21 +267,12 @@ fn warn_of_usage(files: &Files, material: &Material) {
     }
 }
 
-/// `certificate_expiry_seconds`: the time that is left, below zero once it is over.
+/// `certificate_expiry_seconds` of what is used.
 fn measure_expiry(shared: Weak<Shared>) {
-    let meter = global::meter("shardwright");
-    let gauge = meter.f64_observable_gauge("certificate_expiry").with_unit("s");
-    let observed = gauge.with_callback(move |observer| {
+    expiry::gauge(move |observe| {
         let Some(shared) = shared.upgrade() else { return };
         let material = shared.material();
-        let observe = |file: &std::path::Path, usage: &'static str, expires: i64| {
-            #[allow(clippy::cast_precision_loss, reason = "seconds of a life of centuries fit")]
-            let left = (expires - now()) as f64;
-            let labels = [KeyValue::new("file", file.display().to_string()), KeyValue::new("use", usage)];
-            observer.observe(left, &labels);
-        };
-        observe(&shared.files.cert.path, "certificate", material.said.not_after);
-        observe(&shared.files.ca.path, "authority", material.authorities_expire);
+        observe(&shared.files.cert.path, Use::Certificate, material.said.not_after);
+        observe(&shared.files.ca.path, Use::Authority, material.authorities_expire);
     });
-    observed.build();
 }

@@ -12,6 +12,7 @@
 
 mod certificate;
 mod dial;
+mod expiry;
 mod explain;
 mod files;
 mod identity;
@@ -20,6 +21,7 @@ mod material;
 mod peer;
 
 pub use dial::{Dialed, TlsClient, dial_plain};
+pub use expiry::{Use, measure};
 pub use identity::{Look, Tls, TlsConfig};
 pub use listener::{Connection, Guard, Incoming};
 pub use peer::{Demands, Peer};

@@ -5,6 +5,7 @@
 //! the caller looks at the keys before it goes on (P14). A lost commit brings the guarded keys in the same round trip.
 
 mod call;
+mod connection;
 mod options;
 mod watch;
 
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    AlarmAction, AlarmType, Client, Compare, CompareOp, GetOptions, GetResponse, KvClient, PutOptions, Txn,
-    TxnOp, TxnOpResponse,
+    AlarmAction, AlarmType, Compare, CompareOp, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp,
+    TxnOpResponse,
 };
 use futures::stream::BoxStream;
 
 pub use options::EtcdConfig;
 
-use self::call::Caller;
+use self::{call::Caller, connection::Connection};
 use crate::{
     Commit, Entry, Error, ErrorKind, Guard, Health, Key, LeaseId, MetadataStore, Result, Revision, Snapshot,
     Write, api::check_commit,
@@ -38,32 +39,25 @@ const LIST_ATTEMPTS: usize = 5;
 /// A connection to an etcd cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct EtcdStore {
-    client: Client,
+    connection: Connection,
     caller: Caller,
 }
 
 impl EtcdStore {
-    /// Connects, authenticates if a user is given, and asks one thing to see that somebody answers.
+    /// Connects, authenticates if a user is given, and asks one thing to see that somebody answers. When the files that the
+    /// configuration names change, it connects anew with what they hold.
     ///
     /// # Errors
     /// `Unavailable` when nobody answers within the deadline, `Denied` for a wrong user or password, `Config` for settings
     /// that cannot work. The message names the endpoints, never the password.
     pub async fn connect(config: EtcdConfig) -> Result<Self> {
         let caller = Caller::new(&config.endpoints, config.call_timeout);
-        let options = config.client_options().await?;
-        let (endpoints, connect_timeout) = (&config.endpoints, config.connect_timeout);
-        let client = caller
-            .first_call(connect_timeout, || async {
-                let client = Client::connect(endpoints, Some(options.clone())).await?;
-                client.kv_client().get(PROBE_KEY, Some(GetOptions::new().with_keys_only())).await?;
-                Ok(client)
-            })
-            .await?;
-        Ok(Self { client, caller })
+        let connection = Connection::open(config, caller.clone()).await?;
+        Ok(Self { connection, caller })
     }
 
     fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX)
+        self.connection.client().kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// One page of a listing, at a revision if one is given.
@@ -118,7 +112,7 @@ impl MetadataStore for EtcdStore {
     }
 
     async fn watch(&self, prefix: &Key) -> Result<BoxStream<'static, ()>> {
-        watch::open(self.client.clone(), self.caller.clone(), prefix).await
+        watch::open(self.connection.clone(), self.caller.clone(), prefix).await
     }
 
     async fn commit(&self, guards: &[Guard], writes: Vec<Write>) -> Result<Commit> {
@@ -158,7 +152,7 @@ impl MetadataStore for EtcdStore {
         let granted = self
             .caller
             .read("lease", || {
-                let mut client = self.client.lease_client();
+                let mut client = self.connection.client().lease_client();
                 async move { client.grant(seconds, None).await }
             })
             .await
@@ -170,7 +164,7 @@ impl MetadataStore for EtcdStore {
         let answer = self
             .caller
             .read("keep-alive", || {
-                let mut client = self.client.lease_client();
+                let mut client = self.connection.client().lease_client();
                 async move { client.keep_alive(lease.0).await.map(drop) }
             })
             .await;
@@ -197,7 +191,7 @@ impl MetadataStore for EtcdStore {
                 _ => {}
             }
         }
-        let maintenance = || self.client.maintenance_client();
+        let maintenance = || self.connection.client().maintenance_client();
         let status = self
             .caller
             .read("status", || {

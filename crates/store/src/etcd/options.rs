@@ -19,11 +19,14 @@ pub struct EtcdConfig {
     pub user: Option<String>,
     /// That user's password.
     pub password: Option<SecretString>,
-    /// PEM file of the authority that signed the servers' certificates; the system's if absent.
+    /// A file that holds it instead; a line end at its end is not part of it. Read again when it changes.
+    pub password_file: Option<PathBuf>,
+    /// PEM file of the authority that signed the servers' certificates; the system's if absent. Read again when it
+    /// changes.
     pub ca: Option<PathBuf>,
-    /// PEM file of our certificate.
+    /// PEM file of our certificate. Read again when it changes.
     pub cert: Option<PathBuf>,
-    /// PEM file of its key.
+    /// PEM file of its key. Read again when it changes.
     pub key: Option<PathBuf>,
     /// Deadline of every call.
     pub call_timeout: Duration,
@@ -39,6 +42,7 @@ impl EtcdConfig {
             endpoints,
             user: None,
             password: None,
+            password_file: None,
             ca: None,
             cert: None,
             key: None,
@@ -61,7 +65,7 @@ impl EtcdConfig {
             .with_tcp_keepalive(Duration::from_secs(30))
             // A member that lost its cluster says so at once instead of holding our calls and watches.
             .with_require_leader(true);
-        match (&self.user, &self.password) {
+        match (&self.user, &self.password().await?) {
             (Some(user), Some(password)) => {
                 options = options.with_user(user, password.expose_secret()).with_auto_token_refresh(true);
             }
@@ -76,6 +80,28 @@ impl EtcdConfig {
             return refuse("etcd certificates are given but its endpoints are not https://");
         }
         Ok(options)
+    }
+
+    /// The files that say who we are and whom we trust.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.ca, &self.cert, &self.key, &self.password_file].into_iter().filter_map(|file| file.as_deref())
+    }
+
+    async fn password(&self) -> Result<Option<SecretString>> {
+        match (&self.password, &self.password_file) {
+            (Some(_), Some(_)) => {
+                let text = "give `password` or `password_file` of the store, not both";
+                Err(Error::new(ErrorKind::Config, text))
+            }
+            (password, None) => Ok(password.clone()),
+            (None, Some(file)) => {
+                let text = String::from_utf8(read(file).await?).map_err(|_| {
+                    let text = format!("password file `{}` is not text", file.display());
+                    Error::new(ErrorKind::Config, text)
+                })?;
+                Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned().into()))
+            }
+        }
     }
 
     async fn tls(&self) -> Result<TlsOptions> {
@@ -93,7 +119,7 @@ impl EtcdConfig {
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) async fn read(path: &Path) -> Result<Vec<u8>> {
     tokio::fs::read(path).await.map_err(|error| {
         Error::new(ErrorKind::Config, format!("file `{}` cannot be read: {error}", path.display()))
     })

@@ -2,14 +2,17 @@
 //! that went away, a compaction, a changed password), it is opened again and wakes once, because something may have been
 //! missed.
 
-use etcd_client::{Client, WatchOptions, WatchStream};
+use etcd_client::{WatchOptions, WatchStream};
 use futures::stream::{BoxStream, StreamExt, unfold};
 
-use super::call::{Caller, pause};
+use super::{
+    call::{Caller, pause},
+    connection::Connection,
+};
 use crate::{Error, ErrorKind, Key, Result};
 
 struct Watching {
-    client: Client,
+    connection: Connection,
     caller: Caller,
     prefix: Key,
     /// Empty while broken.
@@ -19,9 +22,13 @@ struct Watching {
 }
 
 /// Opens a watch; when this returns, every later change wakes.
-pub(super) async fn open(client: Client, caller: Caller, prefix: &Key) -> Result<BoxStream<'static, ()>> {
-    let stream = Some(establish(&client, &caller, prefix).await?);
-    let watching = Watching { client, caller, prefix: prefix.clone(), stream, attempts: 0 };
+pub(super) async fn open(
+    connection: Connection,
+    caller: Caller,
+    prefix: &Key,
+) -> Result<BoxStream<'static, ()>> {
+    let stream = Some(establish(&connection, &caller, prefix).await?);
+    let watching = Watching { connection, caller, prefix: prefix.clone(), stream, attempts: 0 };
     Ok(unfold(watching, |mut watching| async move {
         watching.woken().await;
         Some(((), watching))
@@ -62,7 +69,7 @@ impl Watching {
     async fn reopen(&mut self) -> bool {
         tokio::time::sleep(pause(self.attempts)).await;
         self.attempts = self.attempts.saturating_add(1);
-        match establish(&self.client, &self.caller, &self.prefix).await {
+        match establish(&self.connection, &self.caller, &self.prefix).await {
             Ok(stream) => {
                 self.stream = Some(stream);
                 true
@@ -71,7 +78,7 @@ impl Watching {
                 tracing::warn!(prefix = %self.prefix, attempts = self.attempts, %error, "watch cannot be opened");
                 if error.kind == ErrorKind::Denied {
                     // The token may have expired unnoticed: a watch learns of it only by being cancelled.
-                    self.client.refresh_token().await.ok();
+                    self.connection.client().refresh_token().await.ok();
                 }
                 false
             }
@@ -80,9 +87,9 @@ impl Watching {
 }
 
 /// A stream whose watch the server has confirmed.
-async fn establish(client: &Client, caller: &Caller, prefix: &Key) -> Result<WatchStream> {
+async fn establish(connection: &Connection, caller: &Caller, prefix: &Key) -> Result<WatchStream> {
     let opened = caller.read("watch", || {
-        let (mut client, prefix) = (client.watch_client(), prefix.as_str());
+        let (mut client, prefix) = (connection.client().watch_client(), prefix.as_str());
         async move {
             let mut stream = client.watch(prefix, Some(WatchOptions::new().with_prefix())).await?;
             let first = stream.message().await?;
