@@ -21,12 +21,14 @@
 
 mod given_up;
 mod halves;
+mod holds;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use halves::{Half, Halves};
+use holds::Holds;
 
 use crate::{
     ack::ChunkId,
@@ -123,13 +125,6 @@ struct Pending {
     given_up: bool,
 }
 
-/// Rows newer than `upto` wait until `until`.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    upto: u64,
-    until: Duration,
-}
-
 #[derive(Debug)]
 struct InFlight {
     rows: Vec<Pending>,
@@ -163,7 +158,7 @@ pub struct Outbox {
     pending_bytes: u64,
     in_flight: HashMap<RequestId, InFlight>,
     keys_in_flight: HashMap<u64, RequestId, BuildHasherDefault<Hashed>>,
-    holds: HashMap<u64, Vec<Hold>>,
+    holds: Holds,
     quiet_at: Duration,
     lingers_until: Option<Duration>,
     closing: bool,
@@ -191,7 +186,7 @@ impl Outbox {
             pending_bytes: 0,
             in_flight: HashMap::new(),
             keys_in_flight: HashMap::default(),
-            holds: HashMap::new(),
+            holds: Holds::default(),
             quiet_at: Duration::ZERO,
             lingers_until: None,
             closing: false,
@@ -264,8 +259,8 @@ impl Outbox {
         if self.pending.is_empty() {
             return None;
         }
-        let holds = self.holds.values().flatten().map(|hold| hold.until).filter(|until| *until > now);
-        holds.chain(self.lingers_until.filter(|until| *until > now)).min()
+        let lingers = self.lingers_until.filter(|until| *until > now);
+        self.holds.next_end(now).into_iter().chain(lingers).min()
     }
 
     /// The longest run of rows that may be sent now, within the limits; `None` if every row has to wait. The attempt counts
@@ -280,7 +275,7 @@ impl Outbox {
             self.lingers_until = Some(self.started + limits.linger);
             return None;
         }
-        self.forget_holds(now);
+        self.holds.forget(now, self.last_breath);
         let id = RequestId(self.next_request);
         let rows = self.take(id, limits, now);
         if rows.is_empty() {
@@ -361,10 +356,7 @@ impl Outbox {
         };
         let apart = self.order == Order::Single;
         let elsewhere = self.keys_in_flight.get(&key).is_some_and(|other| apart || *other != request);
-        let ambiguous = || {
-            let holds = self.holds.get(&key).map_or(&[][..], Vec::as_slice);
-            holds.iter().any(|hold| pending.seq > hold.upto && hold.until > now)
-        };
+        let ambiguous = || self.holds.hold(key, pending.seq, now);
         elsewhere || (!self.holds.is_empty() && !mutant::on("newer_rows_at_once") && ambiguous())
     }
 
@@ -455,19 +447,8 @@ impl Outbox {
     /// An attempt that carried this row may land until `until`: newer rows of its key wait.
     fn hold(&mut self, pending: &Pending, until: Duration) {
         self.quiet_at = self.quiet_at.max(until);
-        let Some(key) = self.key(pending) else { return };
-        let holds = self.holds.entry(key).or_default();
-        let new = Hold { upto: pending.seq, until };
-        let stricter = |a: &Hold, b: &Hold| a.upto <= b.upto && a.until >= b.until;
-        if !holds.iter().any(|old| stricter(old, &new)) {
-            holds.retain(|old| !stricter(&new, old));
-            holds.push(new);
-        }
-    }
-
-    fn forget_holds(&mut self, now: Duration) {
-        if !self.holds.is_empty() && self.quiet_at <= now {
-            self.holds.clear();
+        if let Some(key) = self.key(pending) {
+            self.holds.add(key, pending.seq, until);
         }
     }
 

@@ -118,6 +118,38 @@ fn newer_rows_of_an_ambiguous_key_wait_for_the_last_breath() {
 }
 
 #[test]
+fn holds_are_forgotten_while_attempts_of_other_keys_are_ambiguous_again_and_again() {
+    let mut outbox = outbox(Order::Key, &[]);
+    for second in 0..100 {
+        let now = Duration::from_secs(second);
+        outbox.push(row(0, second), now);
+        let (id, _) = next(&mut outbox, now).unwrap();
+        outbox.resolve(id, &Outcome::Unknown);
+        let (id, _) = next(&mut outbox, now).unwrap();
+        outbox.resolve(id, &Outcome::Answered(vec![]));
+        assert!(outbox.holds.keys() <= 12, "{} keys after {second} s", outbox.holds.keys());
+        // Whose attempt may still land waits, and nobody else.
+        let oldest = second.saturating_sub(5);
+        outbox.push(row(1, oldest), now);
+        assert!(next(&mut outbox, now).is_none());
+        assert_eq!(outbox.wake_at(now), Some(Duration::from_secs(oldest) + BREATH));
+        outbox.give_up(|_| true);
+    }
+}
+
+#[test]
+fn an_attempt_that_is_repeated_ends_when_its_last_one_does() {
+    let mut outbox = outbox(Order::Key, &[1, 1]);
+    let limits = Limits { rows: 1, ..LIMITS };
+    for second in 0..3 {
+        let id = outbox.next_request(&limits, Duration::from_secs(second)).unwrap().id;
+        outbox.resolve(id, &Outcome::Unknown);
+    }
+    let now = Duration::from_secs(3);
+    assert_eq!(outbox.wake_at(now), Some(Duration::from_secs(2) + BREATH), "the first two hold nothing back");
+}
+
+#[test]
 fn an_entry_of_unknown_outcome_holds_back_even_its_neighbour() {
     let mut outbox = outbox(Order::Key, &[1, 1, 2]);
     let (id, _) = next(&mut outbox, NOW).unwrap();
