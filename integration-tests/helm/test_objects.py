@@ -239,25 +239,6 @@ def test_a_gateway_shows_the_admin_api_only():
     assert find(render("ingress"), "Service", "shardwright-coordinator")["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
 
 
-def test_the_alerts_are_those_of_the_file():
-    source = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
-    rule = find(render("minimal", "--set", "monitoring.prometheusRule.enabled=true"), "PrometheusRule")
-    assert rule["spec"]["groups"] == source["groups"], "braces of Prometheus pass through untouched"
-    changed = find(render("monitoring"), "PrometheusRule")["spec"]["groups"]
-    names = [one.get("alert") for group in changed for one in group["rules"]]
-    all_names = [one.get("alert") for group in source["groups"] for one in group["rules"]]
-    assert set(all_names) - set(names) == {"ShardwrightFencedWrites"} and changed[-1]["name"] == "ours"
-    links = [one["annotations"]["runbook_url"] for group in changed[:-1] for one in group["rules"] if "alert" in one]
-    assert links and all(link.startswith("https://example.com/shardwright/docs/operations.md#") for link in links)
-
-
-def test_the_dashboard_is_that_of_the_file():
-    found = find(render("monitoring"), "ConfigMap", "-dashboard")
-    assert json.loads(found["data"]["rel-shardwright.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1" and found["metadata"]["annotations"] == {"grafana_folder": "Streams"}
-    assert len(json.dumps(found)) < 900_000, "a ConfigMap holds 1 MiB"
-
-
 def test_service_accounts_take_roles():
     for role in ("coordinator", "worker"):
         account = find(render("aws-irsa"), "ServiceAccount", f"-{role}")
