@@ -85,6 +85,10 @@ def test_nobody_else_gets_in():
 def test_those_who_are_named_get_in():
     assert allowed(render("gateway"), "Ingress", "coordinator", stranger("gateways"), 7070)
     assert not allowed(render("gateway"), "Ingress", "worker", stranger("gateways"), 7071)
+    assert allowed(render("ingress"), "Ingress", "coordinator", stranger("ingress-nginx"), 7070)
+    assert not allowed(render("ingress"), "Ingress", "coordinator", stranger("other"), 7070)
+    assert allowed(render("tls-existing-secrets"), "Ingress", "coordinator", outside("10.7.7.7"), 7070)
+    assert not allowed(render("tls-existing-secrets"), "Ingress", "coordinator", outside("8.8.8.8"), 7070)
     for role in ("coordinator", "worker"):
         assert allowed(render("monitoring"), "Ingress", role, stranger("monitoring"), 9464)
         assert not allowed(render("monitoring"), "Ingress", role, stranger("other"), 9464)
@@ -111,6 +115,11 @@ def test_metadata_of_the_node_is_no_part_of_aws_by_default():
     assert allowed(objects, "Egress", "worker", outside("52.94.5.100"), 443)
     assert not allowed(objects, "Egress", "worker", outside("169.254.169.254"), 443)
     assert allowed(objects, "Egress", "coordinator", stranger("anywhere"), 2379) and not allowed(objects, "Egress", "coordinator", stranger("anywhere"), 2380)
+
+
+def test_what_is_shown_outside_can_be_reached_without_policies():
+    flags = ("--set", "networkPolicy.enabled=false,ingress.enabled=true,ingress.host=h,ingress.tlsSecret=s")
+    assert every(render("minimal", *flags), "Ingress") and not every(render("minimal", *flags), "NetworkPolicy")
 
 
 def test_without_policies_there_are_none():

@@ -25,6 +25,9 @@ REFUSED = {
     "an ingress for everybody": (["--set", "auth.anonymous=always,ingress.enabled=true,ingress.host=h,ingress.tlsSecret=s"], "would make everybody the administrator"),
     "an ingress without a certificate": (["--set", "ingress.enabled=true,ingress.host=h"], "ingress.tlsSecret"),
     "a gateway without parents": (["--set", "gateway.enabled=true"], "gateway.parentRefs"),
+    "an ingress that the policies cut off": (["--set", "ingress.enabled=true,ingress.host=h,ingress.tlsSecret=s"], "ingress: the chart's NetworkPolicy would let nobody through: set networkPolicy.adminFrom"),
+    "a gateway that the policies cut off": (["--set", "gateway.enabled=true,gateway.parentRefs[0].name=g"], "gateway: the chart's NetworkPolicy"),
+    "a load balancer that the policies cut off": (["--set", "coordinator.service.type=LoadBalancer,tls.enabled=true"], "coordinator.service.type=LoadBalancer: the chart's NetworkPolicy"),
     "a policy of TLS without TLS": (["--set", "gateway.enabled=true,gateway.parentRefs[0].name=g,gateway.backendTLS.enabled=true"], "caConfigMap and tls.enabled"),
     "replicas beside an autoscaler": (["--set", "worker.autoscaling.enabled=true"], "set worker.replicas=null"),
     "no replicas without one": (["--set", "worker.replicas=null"], "needs worker.autoscaling.enabled or worker.keda.enabled"),
@@ -61,7 +64,7 @@ def test_the_chart_refuses(what):
 
 def test_all_that_is_wrong_is_said_at_once():
     said = refusal("--set-json", "etcd.endpoints=[]", "--set", "auth.existingSecret=,ingress.enabled=true")
-    assert len(re.findall(r"^- ", said, re.M)) == 3, said
+    assert len(re.findall(r"^- ", said, re.M)) == 4, said
 
 
 WRONG_BY_SCHEMA = [
