@@ -6,7 +6,6 @@ import sys
 
 import yaml
 
-import tools
 from tools import CHART, ROOT
 
 
@@ -48,26 +47,6 @@ def test_every_value_that_the_documents_name_exists():
 def test_the_document_of_upgrades_knows_this_version():
     version = re.search(r"^version: (\S+)", (CHART / "Chart.yaml").read_text(), re.M)[1]
     assert f"### {version}" in (CHART / "UPGRADING.md").read_text()
-
-
-def test_the_values_of_the_installation_are_ones_that_the_chart_takes(tmp_path):
-    text = (ROOT / "docs" / "install-kubernetes.md").read_text()
-    blocks = re.findall(r"cat > values\.yaml <<YAML\n(.*?)\nYAML\n", text, re.S)
-    assert len(blocks) == 2
-    for at, block in enumerate(blocks):
-        file = tmp_path / f"{at}.yaml"
-        file.write_text(block.replace("$REGISTRY", "registry.example.com/streams").replace("$AWS_REGION", "eu-west-1"))
-        objects = tools.parse(tools.text_of("helm4", None, str(CHART), "--values", str(file)))
-        assert tools.find(objects, "StatefulSet", "-worker")
-    # The names that its commands use are those of a release called `shardwright`.
-    done = tools.run("helm4", "template", "shardwright", str(CHART), "--values", str(file))
-    names = {(one["kind"].lower(), one["metadata"]["name"]) for one in tools.parse(done.stdout)}
-    for kind, name in re.findall(r"\b(statefulset|service)/(shardwright[a-z-]*)", text):
-        assert (kind, name) in names, f"{kind}/{name}"
-    certificate = tools.find(tools.parse(done.stdout), "Certificate", "shardwright-coordinator")
-    assert certificate["spec"]["secretName"] in text
-    accounts = {name for kind, name in names if kind == "serviceaccount"}
-    assert {"shardwright-coordinator", "shardwright-worker"} <= accounts
 
 
 def test_the_chart_is_of_the_version_of_the_program():
