@@ -160,6 +160,8 @@ def test_the_autoscalers_look_at_the_right_things():
     assert wanted["metadata"]["query"] == 'max(workers_wanted{namespace="streams", pod=~"rel-shardwright-coordinator-.+"})'
     assert 'quantile="p90"' in lag["metadata"]["query"] and lag["metadata"]["threshold"] == "120" and cron["type"] == "cron"
     assert wanted["authenticationRef"] == {"name": "prometheus"}
+    # Where nobody leads there are no values: KEDA would take that for 0, and remove workers.
+    assert [one["metadata"]["ignoreNullValues"] for one in (wanted, lag)] == ["false", "false"]
 
 
 def test_workers_go_one_by_one_and_coordinators_never_all():
@@ -219,6 +221,14 @@ def test_helm_test_moves_records_and_leaves_nothing():
     made = re.search(r"CREATE SOURCE (\w+)", " ".join(sql)).group(1)
     assert sql[0] == f"DROP SOURCE IF EXISTS {made} CASCADE" and sql[-1] == f"DROP SOURCE {made} CASCADE"
     assert len(every(render(), "Pod")) == 3 and not every(render("aws-keys"), "Pod")
+    assert len(every(render("embedded"), "Pod")) == 3, "everybody is let in"
+
+
+TOKENS_ONLY = ("--set", "auth.existingSecret=,auth.jwt.issuer=https://i,auth.jwt.jwksUrl=https://j,auth.jwt.audience=a")
+
+
+def test_where_nobody_has_a_password_there_is_no_helm_test():
+    assert not every(render("minimal", *TOKENS_ONLY), "Pod"), "it could only be refused"
 
 
 def test_a_gateway_shows_the_admin_api_only():
@@ -248,14 +258,17 @@ def test_service_accounts_take_roles():
 
 
 def test_the_notes_say_what_to_do_next():
-    def notes(values):
-        done = tools.run("helm4", "install", "rel", str(CHART), "-n", "streams", "-f", str(CHART / "ci" / f"{values}.yaml"), "--dry-run=client")
+    def notes(values, *flags):
+        done = tools.run("helm4", "install", "rel", str(CHART), "-n", "streams", "-f", str(CHART / "ci" / f"{values}.yaml"), "--dry-run=client", *flags)
         assert done.returncode == 0, done.stderr
         return done.stdout[done.stdout.index("NOTES:"):]
 
     minimal = notes("minimal")
     for text in ("rollout status statefulset/rel-shardwright-coordinator", "helm -n streams test rel", "port-forward service/rel-shardwright-coordinator 7070:7070", "--user admin", "MIND: tls.enabled is false"):
         assert text in minimal, text
+    assert "nothing to run" not in minimal
+    tokens = notes("minimal", *TOKENS_ONLY)
+    assert "helm -n streams test rel" not in tokens and "`helm test` has nothing to run" in tokens
     assert "MIND: auth.anonymous=always" in notes("embedded") and "one coordinator with one file" in notes("embedded")
     assert "https://localhost:7070" in notes("tls-own-authority") and "MIND: tls" not in notes("tls-own-authority")
     assert "workers by an autoscaler" in notes("keda") and "admin\\.password" in notes("statements-secret")

@@ -1,5 +1,10 @@
 {{- /* The chart's own clients: pods that run the command line against the coordinators. */ -}}
 
+{{- /* Whether the coordinators would let these clients in: they know the administrator's password, or everybody may. */ -}}
+{{- define "shardwright.client.known" -}}
+{{- or (ne .Values.auth.existingSecret "") (eq .Values.auth.anonymous "always") }}
+{{- end }}
+
 {{- /* Flags that say where and who: (list …). */ -}}
 {{- define "shardwright.client.flags" -}}
 {{- $flags := list "--server" (include "shardwright.url" .) }}
