@@ -166,6 +166,16 @@ def test_a_worker_is_its_pod():
     assert toml_of(render("aws-keys"), "worker")["worker"]["zone"] == "eu-west-1a"
 
 
+def test_a_collector_hears_which_pod_it_was():
+    for role in ("coordinator", "worker"):
+        env = env_of(main_container(find(render("monitoring"), "StatefulSet", f"-{role}")["spec"]["template"]))
+        assert env["OTEL_RESOURCE_ATTRIBUTES"]["value"] == "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)"
+        assert "OTEL_RESOURCE_ATTRIBUTES" not in env_of(main_container(find(render(), "StatefulSet", f"-{role}")["spec"]["template"]))
+    flags = ("--set", "extraEnv[0].name=OTEL_RESOURCE_ATTRIBUTES,extraEnv[0].value=deployment.environment=test")
+    ours = env_of(main_container(find(render("monitoring", *flags), "StatefulSet", "-worker")["spec"]["template"]))
+    assert ours["OTEL_RESOURCE_ATTRIBUTES"]["value"] == "deployment.environment=test"
+
+
 def test_instances_are_pods_even_where_a_volume_outlives_them():
     """A volume may be attached elsewhere while the old pod still runs on a node that was cut off."""
     env = env_of(main_container(find(render("persistence"), "StatefulSet", "-worker")["spec"]["template"]))

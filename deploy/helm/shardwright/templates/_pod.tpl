@@ -26,6 +26,11 @@
 {{- $env = append $env (dict "name" "SHARDWRIGHT_WORKER_ZONE" "valueFrom" (dict $field $label)) }}
 {{- end }}
 {{- end }}
+{{- if $root.Values.telemetry.otlpEndpoint }}
+{{- /* A collector does not see from which pod it is called. */ -}}
+{{- $pod := "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)" }}
+{{- $env = append $env (dict "name" "OTEL_RESOURCE_ATTRIBUTES" "value" $pod) }}
+{{- end }}
 {{- with $root.Values.aws.region }}
 {{- $env = append $env (dict "name" "AWS_REGION" "value" .) }}
 {{- end }}
