@@ -6,7 +6,7 @@
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use clap::Args;
-use daemon::tls::{TlsClient, dial_plain};
+use daemon::tls::{Tls, TlsClient, dial_plain};
 use proto::{
     Io, Protocols, Wire,
     v1::{admin_client::AdminClient, versions_client::VersionsClient},
@@ -36,6 +36,9 @@ const SERVER_DEADLINE_MIN: Duration = Duration::from_secs(1);
 /// What the transport says of an answer that is merely HTTP.
 const NOT_GRPC: &str = "grpc-status header missing";
 
+/// Who is asked if nobody is named.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
+
 /// Which coordinators are asked, and how they are spoken to.
 #[derive(Args, Clone, Debug)]
 pub struct Target {
@@ -45,7 +48,7 @@ pub struct Target {
         global = true,
         value_name = "URL",
         env = "SHARDWRIGHT_SERVER",
-        default_value = "http://127.0.0.1:7070"
+        default_value = DEFAULT_SERVER
     )]
     pub server: String,
     /// PEM file with the authority of an https:// server's certificate; those of this machine if absent
@@ -59,6 +62,18 @@ pub struct Target {
     pub key: Option<PathBuf>,
     #[command(flatten)]
     pub login: LoginArgs,
+    /// Speak TLS as the processes of the cluster do among themselves.
+    #[arg(skip)]
+    pub member: Option<Member>,
+}
+
+/// `[tls]` of a process of the cluster.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its identity.
+    pub tls: Tls,
+    /// The name that the other's certificate must bear, if it is not the host's.
+    pub name: Option<String>,
 }
 
 impl Target {
@@ -76,8 +91,14 @@ impl Target {
                 format!("ERROR: {flag} is for TLS, and `{server}` asks without: say --server https://{rest}");
             return Err(Failure::Usage(text));
         }
-        let secured = server.starts_with("https://") || (!server.contains("://") && named.is_some());
-        let wire = if secured {
+        let bare = !server.contains("://") && (named.is_some() || self.member.is_some());
+        let secured = server.starts_with("https://") || bare;
+        let wire = if let Some(member) = self.member.clone().filter(|_| secured) {
+            Wire::secured(move |uri, _| {
+                let Member { tls, name } = member.clone();
+                async move { tls.dial(&uri, name.as_deref()).await }
+            })
+        } else if secured {
             let tls = TlsClient::open(self.ca.as_deref(), self.cert.as_deref(), self.key.as_deref())?;
             Wire::secured(move |uri, _| {
                 let tls = tls.clone();
@@ -245,6 +266,7 @@ mod tests {
             cert: None,
             key: None,
             login: LoginArgs::default(),
+            member: None,
         }
     }
 

@@ -56,16 +56,16 @@ async fn admin_url(child: &mut Child) -> String {
 }
 
 /// Waits for a line of its log.
-async fn says(log: &mut Lines<BufReader<ChildStderr>>, text: &str) {
+async fn says(log: &mut Lines<BufReader<ChildStderr>>, text: &str) -> String {
     let said = async {
         while let Some(line) = log.next_line().await.unwrap() {
             if line.contains(text) {
-                return;
+                return line;
             }
         }
         panic!("it ended without saying {text}");
     };
-    tokio::time::timeout(PATIENCE, said).await.expect("it hangs");
+    tokio::time::timeout(PATIENCE, said).await.expect("it hangs")
 }
 
 async fn terminate(child: &Child) {
@@ -193,6 +193,53 @@ async fn a_coordinator_stops_in_order_when_told() {
     let keys = store::Keyspace::new("shardwright");
     let kept = store::MetadataStore::list(&store, &keys.all()).await.unwrap();
     assert!(kept.get(&keys.leader()).is_none() && kept.get(&keys.schema()).is_some());
+}
+
+#[tokio::test]
+async fn a_check_reaches_the_coordinators_as_the_settings_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    // One certificate for all, with the name of none of their addresses.
+    let shared = rcgen::generate_simple_self_signed(vec!["shared.example".to_owned()]).unwrap();
+    std::fs::write(file("tls.crt"), shared.cert.pem()).unwrap();
+    std::fs::write(file("tls.key"), shared.signing_key.serialize_pem()).unwrap();
+    let settings = format!(
+        "[store]\nurl = 'embedded:{}'\n[tls]\ncert_path = '{crt}'\nca_path = '{crt}'\nkey_path = '{}'\nverify_names = false\n",
+        file("m.redb"),
+        file("tls.key"),
+        crt = file("tls.crt"),
+    );
+    std::fs::write(file("s.toml"), settings).unwrap();
+    let settings = file("s.toml");
+    let mut child =
+        shardwright(&["coordinator", "--config", &settings, "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = says(&mut log, "leader_elected").await;
+    let (_, address) = line.split_once("https://").expect(&line);
+    let address: String =
+        address.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+    let check = async |set: &str, verify_names: bool| {
+        let names = format!("tls.verify_names={verify_names}");
+        let arguments = ["check", "--config", &settings, "--set", set, "--set", &names];
+        ended(shardwright(&arguments).spawn().unwrap()).await
+    };
+    let (advertise, told) = (
+        format!("coordinator.advertise=https://{address}"),
+        format!("worker.coordinators=https://{address}"),
+    );
+    let listen = format!("coordinator.listen={address}");
+    for (set, verify_names) in [(&advertise, false), (&told, false), (&listen, false), (&listen, true)] {
+        let (code, out, said) = check(set, verify_names).await;
+        assert_eq!(code, 0, "{set}: {out}{said}");
+        assert!(out.lines().any(|line| line.starts_with("ok       coordinator")), "{set}: {out}");
+    }
+    // Where hosts are compared, the certificate must be for them.
+    let (code, out, _) = check(&advertise, true).await;
+    assert!(code == 1 && out.contains("failed   coordinator"), "{out}");
+    terminate(&child).await;
+    let drained = async { while log.next_line().await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, drained).await.unwrap();
+    assert_eq!(ended(child).await.0, 0);
 }
 
 #[tokio::test]

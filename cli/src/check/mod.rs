@@ -7,6 +7,7 @@ mod outside;
 use std::{
     fmt,
     io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use store::{Keyspace, MetadataStore, View};
 
 use crate::{
     backup::StoreArgs,
-    client::{self, Patience, Target},
+    client::{self, Member, Patience, Target},
     failure::Failure,
     role::Settings,
 };
@@ -278,15 +279,49 @@ async fn catalog(
     Ok(Some(view))
 }
 
+/// Which coordinators there are: those that workers are told, those of the command line, or the one that these settings are of.
+struct Named {
+    urls: Vec<String>,
+    /// The settings said so: they say how TLS is spoken there, too.
+    by_settings: bool,
+    /// It is the one on this machine, whatever its certificate calls it.
+    ours: bool,
+}
+
+fn named(settings: &Settings, target: &Target) -> Named {
+    let (told, server) = (&settings.worker.coordinators, target.server.as_str());
+    if *told != worker::Config::default().coordinators {
+        return Named { urls: told.clone(), by_settings: true, ours: false };
+    }
+    if server != client::DEFAULT_SERVER {
+        let urls = server.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned);
+        return Named { urls: urls.collect(), by_settings: false, ours: false };
+    }
+    if let Some(url) = &settings.coordinator.advertise {
+        return Named { urls: vec![url.clone()], by_settings: true, ours: false };
+    }
+    let mut listen = settings.coordinator.listen;
+    if listen.ip().is_unspecified() {
+        let here: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+        listen.set_ip(if listen.is_ipv4() { here.0 } else { here.1 });
+    }
+    let scheme = if settings.tls.cert_path.is_some() { "https" } else { "http" };
+    Named { urls: vec![format!("{scheme}://{listen}")], by_settings: true, ours: true }
+}
+
 /// Every coordinator by itself: one that is away is hidden by the others.
 async fn coordinators(settings: &Settings, target: &Target, report: &mut Report<'_>) -> Result<(), Failure> {
-    let told = &settings.worker.coordinators;
-    let named: Vec<String> = if *told == worker::Config::default().coordinators {
-        target.server.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
-    } else {
-        told.clone()
-    };
-    for url in named {
+    let Named { urls, by_settings, ours } = named(settings, target);
+    let mut target = target.clone();
+    if by_settings && target.ca.is_none() && target.cert.is_none() {
+        // Files that cannot be used were told of.
+        let tls = Tls::open(&settings.tls).ok().flatten();
+        target.member = tls.map(|tls| {
+            let name = tls.names().into_iter().next().filter(|_| ours);
+            Member { tls, name }
+        });
+    }
+    for url in urls {
         let mut one = target.clone();
         one.server.clone_from(&url);
         let what = "coordinator";
