@@ -12,7 +12,7 @@ use sqlparser::{
 
 pub(crate) use sqlparser::tokenizer::Token;
 
-use crate::{Code, Error, Place, Result};
+use crate::{Code, Error, Place, Result, bounds};
 
 /// A walk over the tokens of one text.
 pub(crate) struct Cursor<'a> {
@@ -183,7 +183,10 @@ impl<'a> Cursor<'a> {
             self.at += 1;
         }
         let end = self.place();
-        let mut tokens = self.tokens[from..self.at].to_vec();
+        let tokens = &self.tokens[from..self.at];
+        // Without its line, which is as long as it is deep.
+        bounds::check(tokens).map_err(|text| Error::new(Code::Syntax, text))?;
+        let mut tokens = tokens.to_vec();
         let eof = Location { line: end.line, column: end.column };
         tokens.push(TokenWithSpan { token: Token::EOF, span: Span::new(eof, eof) });
         let mut parser = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens);

@@ -13,6 +13,7 @@
 pub mod access;
 mod ast;
 mod bind;
+mod bounds;
 mod credential;
 mod dead_letter;
 mod error;
@@ -57,6 +58,10 @@ pub struct Parsed {
 /// # Errors
 /// The first place that does not parse, with its line and a caret.
 pub fn parse(text: &str) -> Result<Vec<Parsed>> {
+    bounds::with_room(|| statements(text))
+}
+
+fn statements(text: &str) -> Result<Vec<Parsed>> {
     let mut cursor = lexer::Cursor::new(text)?;
     let mut statements = Vec::new();
     loop {

@@ -2,7 +2,11 @@
 //! is DataFusion over a few tables in memory; nothing that writes, loads or sets is let through. The coordinator's admin
 //! room calls it.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray},
@@ -14,6 +18,7 @@ use datafusion::{
     error::DataFusionError,
     execution::{FunctionRegistry, SessionState, SessionStateBuilder},
     physical_optimizer::optimizer::PhysicalOptimizer,
+    physical_plan::{ExecutionPlan, collect},
     prelude::{SQLOptions, SessionConfig, SessionContext},
 };
 use model::{Column, SqlType};
@@ -23,7 +28,7 @@ use sqlparser::{
     parser::Parser,
 };
 
-use crate::{Code, Error, Result, projection};
+use crate::{Code, Error, Result, bounds::with_room, projection};
 
 /// A relation with its rows.
 #[derive(Clone, Debug)]
@@ -56,12 +61,13 @@ pub async fn select(text: &str, relations: Vec<Relation>) -> Result<RowSet> {
     for relation in relations {
         register(&context, relation).map_err(|e| refusal(&e))?;
     }
-    let only_queries =
-        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let frame = context.sql_with_options(text, only_queries).await.map_err(|e| refusal(&e))?;
-    let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(|e| refusal(&e))?;
-    let names = names(text, schema.fields().len());
+    let (plan, names) = with_room(|| {
+        let plan = at_once(planned(&context, text))?.map_err(|e| refusal(&e))?;
+        let names = names(text, plan.schema().fields().len());
+        Ok((plan, names))
+    })?;
+    let schema = plan.schema();
+    let batches = collect(plan, context.task_ctx()).await.map_err(|e| refusal(&e))?;
     let columns = schema
         .fields()
         .iter()
@@ -84,6 +90,21 @@ pub async fn select(text: &str, relations: Vec<Relation>) -> Result<RowSet> {
         );
     }
     Ok(RowSet { columns, rows })
+}
+
+/// How the query is carried out.
+async fn planned(context: &SessionContext, text: &str) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let only_queries =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    context.sql_with_options(text, only_queries).await?.create_physical_plan().await
+}
+
+/// What waits for nothing: the tables are in memory.
+fn at_once<T>(work: impl Future<Output = T>) -> Result<T> {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => Err(Error::new(Code::State, "the plan of the query waits for something")),
+    }
 }
 
 /// What the columns of a plain `SELECT` without an alias are called, as in a sink; nothing where DataFusion's own name will do.

@@ -25,7 +25,7 @@ use model::{Batch, Column, Op, Ops, SqlType};
 pub(crate) use numeric::{strict, text_at, to_text};
 pub(crate) use plan::{configure, name_of, refusal};
 
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, bounds::with_room};
 
 /// Where an output column comes from.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Projection {
     /// # Errors
     /// What does not parse, names that do not exist, types that do not fit, and what a sink's query may not say.
     pub fn compile(query: &str, input: &[Column]) -> Result<Self> {
-        plan::compile(query, input)
+        with_room(|| plan::compile(query, input))
     }
 
     /// The input columns that it needs, in the order of the input. Others may be missing from a batch.

@@ -52,7 +52,7 @@ fn one(expr: &mut Expr, qualifiers: &[String], is_column: &dyn Fn(&str) -> bool)
         }
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Arrow | BinaryOperator::LongArrow), right } => {
             let name = if *op == BinaryOperator::Arrow { functions::JSON_GET } else { functions::JSON_TEXT };
-            *expr = call(name, vec![(**left).clone(), (**right).clone()]);
+            *expr = call(name, vec![taken(left), taken(right)]);
         }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr: inner, data_type, .. } => {
             if let Some(replaced) = cast(inner, data_type)? {
@@ -73,15 +73,15 @@ fn one(expr: &mut Expr, qualifiers: &[String], is_column: &dyn Fn(&str) -> bool)
 }
 
 /// A cast as a function of ours, or with a target that DataFusion knows; `None` leaves it as it is.
-fn cast(inner: &Expr, target: &mut DataType) -> Result<Option<Expr>> {
+fn cast(inner: &mut Expr, target: &mut DataType) -> Result<Option<Expr>> {
     Ok(match target {
         DataType::Varchar(_)
         | DataType::CharacterVarying(_)
         | DataType::CharVarying(_)
         | DataType::Nvarchar(_)
         | DataType::Text
-        | DataType::String(_) => Some(call(functions::TO_TEXT, vec![inner.clone()])),
-        DataType::JSONB => Some(call(functions::TO_JSONB, vec![inner.clone()])),
+        | DataType::String(_) => Some(call(functions::TO_TEXT, vec![taken(inner)])),
+        DataType::JSONB => Some(call(functions::TO_JSONB, vec![taken(inner)])),
         DataType::JSON => return Err(Error::unsupported("casts to json").hint("cast to jsonb")),
         DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => {
             *target = DataType::Decimal(ExactNumberInfo::PrecisionAndScale(38, 10));
@@ -113,6 +113,11 @@ fn present(function: &Function) -> Option<Expr> {
         }),
         _ => None,
     }
+}
+
+/// What is about to be put elsewhere: a copy at every level of a tree would be as many trees.
+fn taken(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, Expr::Value(Value::Null.into()))
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {
