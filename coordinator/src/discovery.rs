@@ -113,11 +113,7 @@ async fn follow(term: Arc<Term>, id: ObjectId, cancel: CancellationToken) {
     let mut again = 0;
     loop {
         let Some(spec) = term.state().memory.source(id).cloned() else { return };
-        let listed = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            listed = list(&term, &spec, &mut built) => listed,
-        };
+        let listed = list(&term, &spec, &mut built, &cancel).await;
         let complete = note(&term, &spec, listed);
         again = if complete { 0 } else { again + 1 };
         let settled = complete || again > AGAIN_MAX;
@@ -164,8 +160,29 @@ fn note(term: &Term, spec: &SourceSpec, listed: Result<usize>) -> bool {
     }
 }
 
+/// Asks the service, within a deadline and until `cancel`. Only what is asked is given up half way, never what is stored.
+async fn asked<T>(
+    spec: &SourceSpec,
+    cancel: &CancellationToken,
+    answer: impl Future<Output = connector::Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::not_leader()),
+        answer = tokio::time::timeout(LISTING_WITHIN, answer) => match answer {
+            Ok(answer) => answer.map_err(|error| unlisted(spec, &error.to_string())),
+            Err(_) => Err(unlisted(spec, "no answer within 30 s")),
+        },
+    }
+}
+
 /// One listing and what follows from it. Says how many parts of the key space no open split owns yet.
-async fn list(term: &Term, spec: &SourceSpec, built: &mut Option<(u64, Arc<dyn Source>)>) -> Result<usize> {
+async fn list(
+    term: &Term,
+    spec: &SourceSpec,
+    built: &mut Option<(u64, Arc<dyn Source>)>,
+    cancel: &CancellationToken,
+) -> Result<usize> {
     let source = match built {
         Some((revision, source)) if *revision == spec.revision => Arc::clone(source),
         _ => {
@@ -177,19 +194,12 @@ async fn list(term: &Term, spec: &SourceSpec, built: &mut Option<(u64, Arc<dyn S
             source
         }
     };
-    let listing = match tokio::time::timeout(LISTING_WITHIN, source.discover()).await {
-        Ok(Ok(listing)) => listing,
-        Ok(Err(error)) => return Err(unlisted(spec, &error.to_string())),
-        Err(_) => return Err(unlisted(spec, "no answer within 30 s")),
-    };
+    let listing = asked(spec, cancel, source.discover()).await?;
     let ask = take(term, spec, &listing).await?;
     let mut confirmed = Vec::new();
     for split in ask {
-        match tokio::time::timeout(LISTING_WITHIN, source.is_gone(&split)).await {
-            Ok(Ok(gone)) if gone || mutant::on("hidden_is_gone") => confirmed.push(split),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(unlisted(spec, &error.to_string())),
-            Err(_) => return Err(unlisted(spec, "no answer within 30 s")),
+        if asked(spec, cancel, source.is_gone(&split)).await? || mutant::on("hidden_is_gone") {
+            confirmed.push(split);
         }
     }
     bury(term, spec, &confirmed).await?;

@@ -108,6 +108,16 @@ pub(crate) enum Outcome {
     Lost(Snapshot),
 }
 
+/// A commit that is under way. Who gives one up does not know what came of it, as if its answer had been lost, and the memory
+/// does not know either: that ends the term.
+struct Unanswered<'a>(&'a Term);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.end(Level::Warn, "a commit was given up half way");
+    }
+}
+
 impl Term {
     /// A term that has not loaded yet: it answers heartbeats.
     pub fn new(
@@ -261,7 +271,10 @@ impl Term {
         if guarded {
             guards.push(self.leader.clone());
         }
-        match self.store.commit(&guards, writes.to_vec()).await? {
+        let unanswered = Unanswered(self);
+        let answer = self.store.commit(&guards, writes.to_vec()).await;
+        std::mem::forget(unanswered);
+        match answer? {
             Commit::Done(revision) => {
                 keep(&mut self.state().memory, revision);
                 Ok(Outcome::Done(revision))

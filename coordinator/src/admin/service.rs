@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use daemon::trace::FutureExt as _;
 use futures::{StreamExt, stream};
 use proto::v1::{self, admin_server::Admin, reset_position_request::To};
 use sql::access::Call;
@@ -13,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
-    error::Error,
+    error::{Error, ErrorKind},
     handle::{BadRow, Handle, Leader, ResetTo},
 };
 
@@ -78,7 +79,7 @@ impl AdminService {
         let (sender, replies) = mpsc::channel(REPLIES);
         let (handle, replay) = (self.handle.clone(), Arc::clone(&self.replay));
         // A task of its own: a caller that goes away must not stop a statement between its parts.
-        tokio::spawn(async move {
+        let carried_out = async move {
             let mut visit = visit;
             let (statements, keep) = ((text.as_str(), statements), slot.is_some());
             let outcome = statement::run_all(&handle, &mut visit, statements, &sender, keep).await;
@@ -87,8 +88,20 @@ impl AdminService {
                 replay.settle(&request_id, &outcome);
                 slot.fill(outcome);
             }
-        });
+        };
+        tokio::spawn(carried_out.with_current_context());
         Ok(Response::new(ReceiverStream::new(replies).boxed()))
+    }
+}
+
+/// Carries a change out to its end, in a task of its own: a caller that goes away, or whose deadline passes, must not stop it
+/// half way.
+async fn carried_out<T: Send + 'static>(
+    change: impl Future<Output = Answered<T>> + Send + 'static,
+) -> Answered<T> {
+    match tokio::spawn(change.with_current_context()).await {
+        Ok(answer) => answer,
+        Err(error) => Err(refused(Error::new(ErrorKind::Unknown, format!("the call broke off: {error}")))),
     }
 }
 
@@ -171,12 +184,15 @@ impl Admin for AdminService {
         match self.entrance.admit(request, |_| Call::DrainWorker).await? {
             Admitted::Here(mut visit, asked) => {
                 visit.audit.object(&asked.worker);
-                if let Err(error) = visit.leader.drain_worker(&asked.worker, asked.undo).await {
-                    return visit.rows(Err(refused(error)));
-                }
-                let (sender, replies) = mpsc::channel(REPLIES);
-                tokio::spawn(tell_drain(visit.leader.clone(), asked, sender));
-                visit.rows(Ok(ReceiverStream::new(replies).boxed()))
+                let drained = async move {
+                    if let Err(error) = visit.leader.drain_worker(&asked.worker, asked.undo).await {
+                        return visit.rows(Err(refused(error)));
+                    }
+                    let (sender, replies) = mpsc::channel(REPLIES);
+                    tokio::spawn(tell_drain(visit.leader.clone(), asked, sender));
+                    visit.rows(Ok(ReceiverStream::new(replies).boxed()))
+                };
+                carried_out(drained).await
             }
             Admitted::There(mut client, request) => relay(client.drain_worker(request).await),
         }
@@ -197,12 +213,16 @@ impl Admin for AdminService {
         request: Request<v1::RotateSecretsRequest>,
     ) -> Answered<v1::RotateSecretsReply> {
         match self.entrance.admit(request, |_| Call::RotateSecrets).await? {
+            Admitted::Here(visit, asked) if asked.look => {
+                let standing = visit.leader.secrets();
+                visit.answer(Ok(standing.into()))
+            }
             Admitted::Here(visit, asked) => {
-                let standing = match asked.look {
-                    true => Ok(visit.leader.secrets()),
-                    false => visit.leader.rotate_secrets(asked.all).await.map_err(refused),
+                let rotated = async move {
+                    let standing = visit.leader.rotate_secrets(asked.all).await.map_err(refused);
+                    visit.answer(standing.map(Into::into))
                 };
-                visit.answer(standing.map(Into::into))
+                carried_out(rotated).await
             }
             Admitted::There(mut client, request) => client.rotate_secrets(request).await,
         }
@@ -223,8 +243,11 @@ impl Admin for AdminService {
     async fn pause_sink(&self, request: Request<v1::PauseSinkRequest>) -> Answered<v1::PauseSinkReply> {
         match self.entrance.admit(request, |asked| Call::PauseSink { sink: &asked.sink }).await? {
             Admitted::Here(visit, asked) => {
-                let paused = visit.leader.pause_sink(&asked.sink).await.map_err(refused);
-                visit.answer(paused.map(|()| v1::PauseSinkReply {}))
+                let change = async move {
+                    let paused = visit.leader.pause_sink(&asked.sink).await.map_err(refused);
+                    visit.answer(paused.map(|()| v1::PauseSinkReply {}))
+                };
+                carried_out(change).await
             }
             Admitted::There(mut client, request) => client.pause_sink(request).await,
         }
@@ -233,8 +256,11 @@ impl Admin for AdminService {
     async fn resume_sink(&self, request: Request<v1::ResumeSinkRequest>) -> Answered<v1::ResumeSinkReply> {
         match self.entrance.admit(request, |asked| Call::ResumeSink { sink: &asked.sink }).await? {
             Admitted::Here(visit, asked) => {
-                let resumed = visit.leader.resume_sink(&asked.sink).await.map_err(refused);
-                visit.answer(resumed.map(|()| v1::ResumeSinkReply {}))
+                let change = async move {
+                    let resumed = visit.leader.resume_sink(&asked.sink).await.map_err(refused);
+                    visit.answer(resumed.map(|()| v1::ResumeSinkReply {}))
+                };
+                carried_out(change).await
             }
             Admitted::There(mut client, request) => client.resume_sink(request).await,
         }
@@ -246,8 +272,11 @@ impl Admin for AdminService {
     ) -> Answered<v1::ResetPositionReply> {
         match self.entrance.admit(request, |asked| Call::ResetPosition { sink: &asked.sink }).await? {
             Admitted::Here(visit, asked) => {
-                let tasks = reset_position(&visit.leader, asked).await;
-                visit.answer(tasks.map(|tasks| v1::ResetPositionReply { tasks }))
+                let change = async move {
+                    let tasks = reset_position(&visit.leader, asked).await;
+                    visit.answer(tasks.map(|tasks| v1::ResetPositionReply { tasks }))
+                };
+                carried_out(change).await
             }
             Admitted::There(mut client, request) => client.reset_position(request).await,
         }

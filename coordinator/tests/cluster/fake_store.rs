@@ -15,6 +15,7 @@ use store::{
     Commit, EmbeddedStore, Error, ErrorKind, Guard, Health, Key, LeaseId, MetadataStore, Result, Revision,
     Snapshot, Write,
 };
+use tokio::sync::Notify;
 
 /// What happens to a commit whose answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,8 @@ pub enum Fate {
     LateThenAway,
     /// The one that was late lands just before it, so that it does not.
     Overtaken,
+    /// It landed, and its answer comes when the test says so: [`FakeStore::let_go`].
+    Held,
 }
 
 /// See the module.
@@ -40,6 +43,10 @@ pub struct FakeStore {
     late: Mutex<Option<(Vec<Guard>, Vec<Write>)>>,
     /// Answers lost so far.
     pub lost: AtomicU32,
+    /// Answers held back so far.
+    pub held: AtomicU32,
+    /// Lets one answer go that is held back.
+    pub let_go: Notify,
     /// Nothing is answered.
     pub away: AtomicBool,
     /// Watches opened from now on never wake.
@@ -53,6 +60,8 @@ impl FakeStore {
             next: Mutex::new(VecDeque::new()),
             late: Mutex::new(None),
             lost: AtomicU32::new(0),
+            held: AtomicU32::new(0),
+            let_go: Notify::new(),
             away: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
         }
@@ -109,6 +118,12 @@ impl MetadataStore for FakeStore {
         let fate = self.fate(&writes);
         match fate {
             None => return self.inner.commit(guards, writes).await,
+            Some(Fate::Held) => {
+                let answer = self.inner.commit(guards, writes).await;
+                self.held.fetch_add(1, Ordering::SeqCst);
+                self.let_go.notified().await;
+                return answer;
+            }
             Some(Fate::Landed) => drop(self.inner.commit(guards, writes).await?),
             Some(Fate::Vanished) => {}
             Some(Fate::Late) => *self.late.lock().unwrap() = Some((guards.to_vec(), writes)),

@@ -10,6 +10,7 @@ mod fake_source;
 mod fake_store;
 mod fake_worker;
 mod generations;
+mod given_up;
 mod leaders;
 mod listing;
 mod ownership;
