@@ -7,8 +7,8 @@ mod program;
 use std::{path::Path, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    net::TcpListener,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, Command},
 };
 
@@ -240,6 +240,33 @@ async fn a_check_reaches_the_coordinators_as_the_settings_say() {
     let drained = async { while log.next_line().await.unwrap().is_some() {} };
     tokio::time::timeout(PATIENCE, drained).await.unwrap();
     assert_eq!(ended(child).await.0, 0);
+}
+
+#[tokio::test]
+async fn telemetry_says_which_process_it_is_of() {
+    for (attributes, said) in [
+        ("k8s.pod.name=pod-7", [r#"service_instance_id="w-7""#, r#"k8s_pod_name="pod-7""#]),
+        ("service.instance.id=i", [r#"service_instance_id="i""#, r#"service_name="shardwright-worker""#]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = data(&directory);
+        let mut child = shardwright(&["worker", "--name", "w-7", "--data-dir", &data])
+            .args(["--coordinators", "http://127.0.0.1:1", "--telemetry-listen", "127.0.0.1:0"])
+            .env("OTEL_RESOURCE_ATTRIBUTES", attributes)
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = says(&mut log, "telemetry is served").await;
+        let (_, rest) = line.split_once("http://").expect(&line);
+        let mut stream = TcpStream::connect(rest.split('/').next().unwrap()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        for said in said {
+            assert!(page.contains(said), "{said}: {page}");
+        }
+        child.kill().await.unwrap();
+    }
 }
 
 #[tokio::test]

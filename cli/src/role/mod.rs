@@ -13,7 +13,7 @@ use clap::Args;
 use connector::Registry;
 use coordinator::Vault;
 use daemon::{
-    Health, Http, Pages, Tasks, Telemetry,
+    Health, Http, Pages, Service, Tasks, Telemetry,
     config::Loaded,
     tls::{self, Tls, Use},
 };
@@ -94,7 +94,10 @@ impl Process {
     /// `roles` are those that it waits for before it is ready.
     async fn start(role: &str, roles: &[&'static str], loaded: Loaded<Settings>) -> Result<Self, Failure> {
         let Loaded { value: settings, passed_over } = loaded;
-        let telemetry = Telemetry::start(&settings.telemetry, role, env!("SHARDWRIGHT_VERSION"))?;
+        let version = env!("SHARDWRIGHT_VERSION");
+        let (worker, coordinator) = (&settings.worker.name, &settings.coordinator.advertise);
+        let instance = if roles.contains(&"worker") { worker } else { coordinator }.as_deref();
+        let telemetry = Telemetry::start(&settings.telemetry, Service { role, version, instance })?;
         for line in passed_over {
             tracing::warn!("{line}");
         }
@@ -110,7 +113,7 @@ impl Process {
             debug_remote: settings.telemetry.debug_remote,
         };
         let http = listen(settings.telemetry.address(), pages, &ended).await?;
-        tracing::info!(role, version = env!("SHARDWRIGHT_VERSION"), "the process starts");
+        tracing::info!(role, version, "the process starts");
         Ok(Self { settings, telemetry, health, tasks, tls, http, signalled, ended })
     }
 

@@ -23,5 +23,5 @@ pub use http::{Health, Http, Pages, Tasks};
 pub use logs::LogFilter;
 pub use net::listen;
 pub use signals::stop_on_signals;
-pub use telemetry::{LogFormat, Telemetry, TelemetryConfig};
+pub use telemetry::{LogFormat, Service, Telemetry, TelemetryConfig};
 pub use tls::Peer;

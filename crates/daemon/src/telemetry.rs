@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal;
 
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{
@@ -21,6 +21,7 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
+use ulid::Ulid;
 
 use crate::{
     Error, Result,
@@ -86,6 +87,33 @@ impl TelemetryConfig {
     }
 }
 
+/// Who this process is, to those who read its telemetry.
+#[derive(Clone, Copy, Debug)]
+pub struct Service<'a> {
+    /// `service.name` is `shardwright-` and this.
+    pub role: &'a str,
+    /// `service.version`.
+    pub version: &'a str,
+    /// `service.instance.id`: what tells it from others of its role. One of its own, new at each start, if absent.
+    pub instance: Option<&'a str>,
+}
+
+impl Service<'_> {
+    /// With the attributes of OTEL_RESOURCE_ATTRIBUTES, whose `service.instance.id` is taken instead of ours.
+    fn resource(self) -> Resource {
+        const INSTANCE: &str = "service.instance.id";
+        let resource = Resource::builder()
+            .with_service_name(format!("shardwright-{}", self.role))
+            .with_attribute(KeyValue::new("service.version", self.version.to_owned()));
+        let said = Resource::builder().build().get(&Key::from_static_str(INSTANCE));
+        let instance = said.map_or_else(
+            || self.instance.map_or_else(|| Ulid::new().to_string(), str::to_owned),
+            |said| said.to_string(),
+        );
+        resource.with_attribute(KeyValue::new(INSTANCE, instance)).build()
+    }
+}
+
 /// The running telemetry of a process.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -97,17 +125,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sets the global logger, the global meter and who makes spans. `role` and `version` become the service's name and version.
-    /// Once per process, inside the runtime.
-    pub fn start(config: &TelemetryConfig, role: &str, version: &str) -> Result<Self> {
+    /// Sets the global logger, the global meter and who makes spans. Once per process, inside the runtime.
+    pub fn start(config: &TelemetryConfig, service: Service<'_>) -> Result<Self> {
         if !(0.0..=1.0).contains(&config.trace_ratio) {
             let text = format!("`telemetry.trace_ratio` `{}`: it is between 0 and 1", config.trace_ratio);
             return Err(Error::config(text));
         }
-        let resource = Resource::builder()
-            .with_service_name(format!("shardwright-{role}"))
-            .with_attribute(KeyValue::new("service.version", version.to_owned()))
-            .build();
+        let resource = service.resource();
         let registry = Registry::new();
         let meters = meters(config, &registry, resource.clone())?;
         let url = config.otlp_endpoint.as_deref();
@@ -219,4 +243,21 @@ fn log(config: &TelemetryConfig, logs: Option<&SdkLoggerProvider>) -> Result<Log
         .try_init()
         .map_err(|error| Error::system(format!("logging was set up before: {error}")))?;
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processes_of_a_role_are_told_apart() {
+        let of = |instance| {
+            let resource = Service { role: "worker", version: "1", instance }.resource();
+            let said = |key| resource.get(&Key::from_static_str(key)).unwrap().to_string();
+            assert_eq!(said("service.name"), "shardwright-worker");
+            said("service.instance.id")
+        };
+        assert_eq!((of(Some("w-0")), of(Some("w-1"))), ("w-0".to_owned(), "w-1".to_owned()));
+        assert_ne!(of(None), of(None));
+    }
 }

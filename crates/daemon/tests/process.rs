@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use daemon::{
-    Board, Health, Http, Pages, Tasks, Telemetry, TelemetryConfig,
+    Board, Health, Http, Pages, Service, Tasks, Telemetry, TelemetryConfig,
     tls::{Tls, TlsConfig, Use, measure},
 };
 use opentelemetry::KeyValue;
@@ -27,7 +27,8 @@ async fn ask(address: std::net::SocketAddr, method: &str, path: &str, body: &str
 #[tokio::test]
 async fn metrics_health_tasks_and_the_log_filter_are_served_until_the_stop() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let telemetry = Telemetry::start(&TelemetryConfig::default(), "test", "1.2.3").unwrap();
+    let service = Service { role: "test", version: "1.2.3", instance: Some("test-0") };
+    let telemetry = Telemetry::start(&TelemetryConfig::default(), service).unwrap();
     let meter = opentelemetry::global::meter("test");
     meter.u64_counter("records_read").build().add(3, &[]);
     meter.f64_histogram("handoff").with_unit("s").build().record(0.2, &[]);
@@ -60,6 +61,7 @@ async fn metrics_health_tasks_and_the_log_filter_are_served_until_the_stop() {
     let metrics = get("/metrics").await;
     assert!(metrics.contains("records_read_total 3"), "{metrics}");
     assert!(metrics.contains("service_name=\"shardwright-test\""), "{metrics}");
+    assert!(metrics.contains("service_instance_id=\"test-0\""), "{metrics}");
     assert!(metrics.contains("handoff_seconds_bucket{le=\"0.25\"} 1"), "{metrics}");
 
     let board = Board::new("splits", "", "per state");
@@ -115,10 +117,11 @@ async fn certificates_are_measured(address: std::net::SocketAddr, cancel: &Cance
 
 #[tokio::test]
 async fn wrong_settings_are_refused_by_name() {
+    let service = Service { role: "test", version: "1", instance: None };
     let config = TelemetryConfig { log: "info,=x=".to_owned(), ..TelemetryConfig::default() };
-    let error = Telemetry::start(&config, "test", "1").unwrap_err().to_string();
+    let error = Telemetry::start(&config, service).unwrap_err().to_string();
     assert!(error.contains("telemetry.log"), "{error}");
     let config = TelemetryConfig { trace_ratio: 1.5, ..TelemetryConfig::default() };
-    let error = Telemetry::start(&config, "test", "1").unwrap_err().to_string();
+    let error = Telemetry::start(&config, service).unwrap_err().to_string();
     assert!(error.contains("telemetry.trace_ratio") && error.contains("between 0 and 1"), "{error}");
 }
