@@ -292,7 +292,9 @@ impl Outlet {
                 let unacked = self.unacked;
                 Some(format!("partition {n}, which has not delivered the {unacked} bytes sent to it"))
             }
-            State::Opening(_) if self.why.is_empty() => None,
+            State::Opening(_) if self.why.is_empty() => {
+                Some(format!("partition {n}, which does not take streams yet"))
+            }
             _ => Some(format!("partition {n}: {}", self.why)),
         }
     }

@@ -190,6 +190,20 @@ async fn a_partition_that_is_not_there_yet_is_waited_for_with_words() {
     assert_eq!(sink.landed(), numbers(0..3));
 }
 
+/// A partition whose sink cannot be opened hears nobody.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_does_not_answer_is_waited_for_with_words() {
+    let (bench, door) = hall(Bench::new(vec![records(0..3, &["a"])]), 1);
+    let mut partition = Played::new(&bench, &door, 0);
+    let live = bench.run();
+    sleep(Duration::from_secs(5)).await;
+    let waits = || live.shown.report(Instant::now()).waits_for;
+    assert_eq!(waits(), "partition 0, which does not take streams yet");
+    let _stream = partition.accepted(1 << 20).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(waits(), "");
+}
+
 /// P10: what comes before the gate is taken in, neither written nor acked.
 #[tokio::test(start_paused = true)]
 async fn a_partition_takes_in_before_its_gate_and_writes_after_it() {
