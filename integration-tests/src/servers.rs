@@ -1,6 +1,7 @@
 //! Real servers, started by the project's own scripts, each on its own port and data directory.
 
 use std::{
+    io::Write as _,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +17,8 @@ use crate::process::Process;
 
 /// How long an etcd may take until it serves.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// How often one is started before it is given up.
+const STARTS: usize = 3;
 
 /// A loopback port that nobody uses right now.
 ///
@@ -87,14 +90,49 @@ impl Etcd {
     /// # Errors
     /// When there is none, or it does not come up; the text says how to get one.
     pub async fn start(dir: &Path) -> Result<Self> {
-        let program =
-            std::env::var_os("SHARDWRIGHT_TEST_ETCD").map_or_else(|| PathBuf::from("etcd"), PathBuf::from);
+        let program = program();
         let version = version(&program).await?;
-        let (port, peer_port) = (free_port()?, free_port()?);
-        let process = spawn_etcd(&program, dir, port, peer_port)?;
-        let mut etcd = Self { program, dir: dir.to_owned(), port, peer_port, process, version };
-        serving(&mut etcd.process, port).await?;
-        Ok(etcd)
+        Self::start_version(&program, dir, version).await
+    }
+
+    /// The etcd of a test. `None` where etcd is not to be had or not to be used, which is said aloud: the test is skipped.
+    ///
+    /// # Panics
+    /// When there is one and it does not come up: that test was not run, and must not pass.
+    pub async fn of_test(test: &str, dir: &Path) -> Option<Self> {
+        let program = program();
+        let version = match std::env::var("SHARDWRIGHT_TEST_SERVERS") {
+            Ok(servers) if servers == "off" => Err("SHARDWRIGHT_TEST_SERVERS=off".to_owned()),
+            _ => version(&program).await.map_err(|error| format!("{error:#}")),
+        };
+        match version {
+            Ok(version) => match Self::start_version(&program, dir, version).await {
+                Ok(etcd) => Some(etcd),
+                Err(error) => panic!("etcd does not come up: {error:#}"),
+            },
+            Err(why) => {
+                skipped(test, &why);
+                None
+            }
+        }
+    }
+
+    /// Another process may take a port between the look for it and its use: then others are tried.
+    async fn start_version(program: &Path, dir: &Path, version: String) -> Result<Self> {
+        let mut failed = None;
+        for attempt in 0..STARTS {
+            let dir = if attempt == 0 { dir.to_owned() } else { dir.join(format!("again-{attempt}")) };
+            let (port, peer_port) = (free_port()?, free_port()?);
+            let mut process = spawn_etcd(program, &dir, port, peer_port)?;
+            match serving(&mut process, port).await {
+                Ok(()) => {
+                    let program = program.to_owned();
+                    return Ok(Self { program, dir, port, peer_port, process, version });
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.context("etcd was never started")?)
     }
 
     /// `http://127.0.0.1:port`
@@ -119,6 +157,18 @@ impl Etcd {
         self.process = spawn_etcd(&self.program, &self.dir, self.port, self.peer_port)?;
         serving(&mut self.process, self.port).await
     }
+}
+
+fn program() -> PathBuf {
+    std::env::var_os("SHARDWRIGHT_TEST_ETCD").map_or_else(|| PathBuf::from("etcd"), PathBuf::from)
+}
+
+/// Says aloud that a test was not run: `make test` repeats it at its end.
+///
+/// # Panics
+/// When nothing can be said.
+pub fn skipped(test: &str, why: &str) {
+    writeln!(std::io::stdout(), "\nskipped: {test}: {why}").expect("a test can print");
 }
 
 async fn version(program: &Path) -> Result<String> {

@@ -217,3 +217,39 @@ fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
         assert!(named[alert.as_str()].trim().len() > 100, "{alert}: says too little");
     }
 }
+
+/// What stands between backticks.
+fn backticked(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_promise_names_its_tests_and_these_are_there() {
+    let rooms = ["coordinator", "worker", "crates", "integration-tests"];
+    let code: String = rooms.iter().map(|room| sources(room)).collect();
+    let is_there = |name: &str| {
+        let (module, _) = name.split_once("::").unwrap_or((name, ""));
+        let (begin, _) = name.split_once('…').unwrap_or((name, ""));
+        // A story is named by its number.
+        let story = name.strip_prefix('s').is_some_and(|n| n.len() == 2 && n.parse::<u8>().is_ok());
+        let rust = if story { format!("fn {name}_") } else { format!("fn {begin}") };
+        let code = |text: String| code.contains(&text);
+        let file = root().join(name).is_file();
+        file || code(rust) || code(format!("mod {module};")) || code(format!("\"{begin}"))
+    };
+    let page = read("docs/guarantees.md");
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.trim_end_matches(" |").ends_with("| tests"));
+    let mut count = 0;
+    for row in rows {
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once('|').unwrap();
+        let names = backticked(tests);
+        assert!(!names.is_empty() || tests.contains("sim seeds"), "names no test: {row}");
+        for name in names {
+            assert!(is_there(name), "docs/guarantees.md names {name}, which is not there");
+        }
+        count += 1;
+    }
+    assert!(count > 20, "{count} rows");
+}

@@ -1,12 +1,14 @@
-//! A real Kafka as a destination that goes away.
+//! A real Kafka as a destination that goes away, and one over TLS behind a line that is bad.
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
+use faults::tcp::Link;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -15,10 +17,11 @@ use rdkafka::{
 };
 use shardwright_integration_tests::{
     ledger::{Found, audit},
-    servers,
+    pki::Authority,
+    servers::{self, skipped},
 };
 
-use crate::trial::{HEALS_WITHIN, skipped, trial};
+use crate::trial::{HEALS_WITHIN, Trial, trial};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 3;
@@ -43,6 +46,18 @@ impl Kafka {
             Self { script, data: data.to_owned(), port: servers::free_port().unwrap(), pid: String::new() };
         kafka.launch();
         kafka
+    }
+
+    /// One that is to be reached over TLS by way of a link; also the file of the authority that its clients trust.
+    async fn behind_a_link(script: String, data: &Path) -> (Self, Link, PathBuf) {
+        let port = servers::free_port().unwrap();
+        let link = Link::start((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+        std::fs::create_dir_all(data).unwrap();
+        std::fs::write(data.join("link"), format!("{port} {}\n", link.address().port())).unwrap();
+        let issued = Authority::new(&data.join("tls")).unwrap().issue("kafka", "localhost").unwrap();
+        let pem = [&issued.key, &issued.cert].map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::write(data.join("link.pem"), pem.concat()).unwrap();
+        (Self::start(script, data), link, issued.ca)
     }
 
     fn launch(&mut self) {
@@ -128,9 +143,51 @@ async fn kafka_is_killed_and_comes_back() {
     trial.records(400).await;
     trial.cluster.worker("worker-1").kill().await.unwrap();
     trial.records(400).await;
+    settle(trial, &kafka).await;
+}
+
+/// What it takes reaches it late or never, and so do its answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_to_kafka_over_tls_is_bad() {
+    let test = "the_line_to_kafka_over_tls_is_bad";
+    let Ok(script) = std::env::var("SHARDWRIGHT_TEST_KAFKA") else {
+        return skipped(test, "no Kafka: SHARDWRIGHT_TEST_KAFKA is not set");
+    };
+    let Some(mut trial) = trial(test, 1, 2, 3).await else { return };
+    let (kafka, link, ca) = Kafka::behind_a_link(script, &trial.cluster.dir().join("kafka")).await;
+    kafka.create_topic().await;
+    trial.create().await;
+    trial
+        .sql(&format!(
+            "CREATE SINK topic FROM orders WITH (connector = 'kafka', properties.bootstrap.server = '{}', \
+             properties.security.protocol = 'SSL', properties.ssl.ca.location = '{}', topic = '{TOPIC}', \
+             primary_key = 'key') FORMAT PLAIN ENCODE JSON KEY ENCODE TEXT",
+            link.address(),
+            ca.display()
+        ))
+        .await;
+    trial.reading().await;
+    trial.start_load();
+    trial.records(800).await;
+    // Longer than an attempt: what was sent lands when the line is sound again, long after it was given up.
+    link.handle().partition();
+    trial.records(2800).await;
+    link.handle().heal();
+    trial.records(800).await;
+    link.handle().half_open();
+    trial.records(2800).await;
+    link.handle().refuse();
+    trial.records(400).await;
+    link.handle().heal();
+    trial.records(400).await;
+    settle(trial, &kafka).await;
+}
+
+/// Stops the load and balances the books of the topic and of the other destinations.
+async fn settle(mut trial: Trial, kafka: &Kafka) {
     trial.stop_load().await;
     let deadline = Instant::now() + HEALS_WITHIN;
-    while missing(trial.sent(), &kafka) > 0 && Instant::now() < deadline {
+    while missing(trial.sent(), kafka) > 0 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     trial.judge("topic", &audit(trial.sent(), kafka.read_back()));

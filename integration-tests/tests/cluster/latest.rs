@@ -3,12 +3,9 @@
 
 use std::time::Duration;
 
-use shardwright_integration_tests::{endpoint, load::Load, load::Plan};
+use shardwright_integration_tests::{endpoint, load::Load, load::Plan, servers::skipped};
 
-use crate::{
-    resharding::split_first,
-    trial::{skipped, trial},
-};
+use crate::{resharding::split_first, trial::trial};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn latest_loses_nothing_though_a_worker_dies_before_its_first_checkpoint() {

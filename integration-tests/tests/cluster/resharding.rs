@@ -1,8 +1,14 @@
 //! What happens to the stream.
 
-use shardwright_integration_tests::endpoint;
+use std::time::Duration;
 
-use crate::trial::{Trial, trial};
+use shardwright_integration_tests::{admin, endpoint, ledger, load, readback};
+use tokio::time::Instant;
+
+use crate::trial::{HEALS_WITHIN, Trial, kinesis_options, trial};
+
+/// The stream of the sink `by_item`.
+const ITEMS: &str = "items-out";
 
 pub async fn split_first(trial: &Trial) {
     let client = trial.client();
@@ -37,22 +43,68 @@ pub async fn all_open_are_read(trial: &Trial) {
         .await;
 }
 
-/// S1, S3: split, merge, split of the child.
+/// A sink by a key that is finer than the partition key, through four partitions.
+async fn create_by_item(trial: &Trial) {
+    endpoint::create_stream(&trial.endpoint.client(), ITEMS, 2).await.unwrap();
+    let (stream, from, to) =
+        (&trial.stream, kinesis_options(&trial.source_url), kinesis_options(&trial.endpoint.url()));
+    trial
+        .sql(&format!(
+            "CREATE SOURCE items (item VARCHAR, step BIGINT) WITH (connector = 'kinesis', stream = '{stream}', {from}) \
+             FORMAT PLAIN ENCODE JSON; \
+             CREATE SINK by_item AS SELECT item AS key, step AS n FROM items WITH (connector = 'kinesis', \
+             stream = '{ITEMS}', primary_key = 'key', distribution = 'key(4)', {to}) FORMAT PLAIN ENCODE JSON"
+        ))
+        .await;
+    trial.reading().await;
+}
+
+/// kill -9 of a worker that owns a partition of `by_item`, and its return.
+async fn an_owner_dies_and_returns(trial: &mut Trial) {
+    let status = trial.admin().status().await.unwrap();
+    let owner = status.splits.iter().find(|split| split.sink == "by_item" && split.state == "writing");
+    let owner = owner.expect("a partition is written").worker.clone();
+    trial.cluster.worker(&owner).kill().await.unwrap();
+    let live = trial.live();
+    let others: Vec<&str> = live.into_iter().filter(|name| *name != owner).collect();
+    trial.wait("the others took over", |status| admin::all_reading(status, &others)).await;
+    trial.cluster.start_worker(&owner).unwrap();
+    trial.reading().await;
+}
+
+/// The books of `by_item` over all that was sent.
+async fn items_balance(trial: &Trial) {
+    let (sent, client) = (load::items(trial.sent()), trial.endpoint.client());
+    let deadline = Instant::now() + HEALS_WITHIN;
+    loop {
+        let verdict = ledger::audit(&sent, readback::kinesis(&client, ITEMS).await.unwrap());
+        if verdict.lost == 0 || Instant::now() > deadline {
+            return trial.judge("by_item", &verdict);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// S1, S3: split, merge, split of the child, also through partitions whose owner dies.
 #[tokio::test(flavor = "multi_thread")]
 async fn split_merge_and_split_of_the_child() {
     let Some(mut trial) = trial("split_merge_and_split_of_the_child", 1, 2, 2).await else { return };
     trial.create().await;
+    create_by_item(&trial).await;
     trial.start_load();
     trial.records(300).await;
     split_first(&trial).await;
     all_open_are_read(&trial).await;
     trial.records(300).await;
     merge_first(&trial).await;
+    an_owner_dies_and_returns(&mut trial).await;
     all_open_are_read(&trial).await;
     trial.records(300).await;
     split_first(&trial).await;
     all_open_are_read(&trial).await;
     trial.records(300).await;
+    trial.stop_load().await;
+    items_balance(&trial).await;
     trial.ledger().await;
 }
 

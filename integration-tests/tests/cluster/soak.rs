@@ -5,17 +5,12 @@ use std::process::Stdio;
 use shardwright_integration_tests::servers::Etcd;
 use tokio::process::Command;
 
-use crate::trial::skipped;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_soak_loses_nothing() {
     let test = "a_short_soak_loses_nothing";
-    if std::env::var("SHARDWRIGHT_TEST_SERVERS").is_ok_and(|v| v == "off") {
-        return skipped(test, "SHARDWRIGHT_TEST_SERVERS=off");
-    }
     let dir = tempfile::tempdir().unwrap();
-    if let Err(error) = Etcd::start(dir.path()).await {
-        return skipped(test, &format!("{error:#}"));
+    if Etcd::of_test(test, dir.path()).await.is_none() {
+        return;
     }
     let output = Command::new(env!("CARGO_BIN_EXE_soak"))
         .args(["--minutes", "0.34", "--seed", "1"])

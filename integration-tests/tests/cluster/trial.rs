@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -90,23 +89,8 @@ pub async fn open(
     dress: Dress,
 ) -> Option<Trial> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let why = if std::env::var("SHARDWRIGHT_TEST_SERVERS").is_ok_and(|v| v == "off") {
-        Some("SHARDWRIGHT_TEST_SERVERS=off".to_owned())
-    } else {
-        None
-    };
     let dir = tempfile::tempdir().unwrap();
-    let etcd = match why {
-        Some(why) => Err(why),
-        None => Etcd::start(&dir.path().join("etcd")).await.map_err(|error| format!("{error:#}")),
-    };
-    let etcd = match etcd {
-        Ok(etcd) => etcd,
-        Err(why) => {
-            skipped(test, &why);
-            return None;
-        }
-    };
+    let etcd = Etcd::of_test(test, &dir.path().join("etcd")).await?;
     let endpoint = Endpoint::start(endpoint::quick()).await.unwrap();
     endpoint::create_stream(&endpoint.client(), SOURCE, shards).await.unwrap();
     endpoint::create_stream(&endpoint.client(), COPY, 2).await.unwrap();
@@ -311,12 +295,6 @@ pub fn kinesis_options(url: &str) -> String {
          aws.credentials.secret_access_key = 'test'",
         endpoint::ACCESS_KEY
     )
-}
-
-/// Says aloud why a test is skipped: past the capture of the test runner, for it must be seen.
-pub fn skipped(test: &str, why: &str) {
-    let mut aloud = std::io::stdout();
-    writeln!(aloud, "\nskipped: {test}: {why}").unwrap();
 }
 
 /// The epoch of each task: (sink, split) → `generation.revision`, of those that run somewhere.

@@ -73,6 +73,8 @@ async fn a_suspended_worker_is_fenced_when_it_goes_on() {
     for task in &mine {
         assert!(now[task] >= taken[task], "{task:?} went back to {:?} from {:?}", now[task], taken[task]);
     }
+    let log = std::fs::read_to_string(trial.cluster.worker("worker-2").log()).unwrap();
+    assert!(log.contains("the worker ends all its runs"), "{log}");
     trial.ledger().await;
 }
 

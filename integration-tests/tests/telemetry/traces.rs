@@ -150,14 +150,7 @@ async fn a_call_that_is_passed_on_to_the_leader_stays_in_its_trace() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let test = "a_call_that_is_passed_on_to_the_leader_stays_in_its_trace";
     let dir = tempfile::tempdir().unwrap();
-    let etcd = match std::env::var("SHARDWRIGHT_TEST_SERVERS") {
-        Ok(servers) if servers == "off" => Err("SHARDWRIGHT_TEST_SERVERS=off".to_owned()),
-        _ => Etcd::start(&dir.path().join("etcd")).await.map_err(|error| format!("{error:#}")),
-    };
-    let etcd = match etcd {
-        Ok(etcd) => etcd,
-        Err(why) => return println!("skipped: {test}: {why}"),
-    };
+    let Some(etcd) = Etcd::of_test(test, &dir.path().join("etcd")).await else { return };
     let collector = Collector::start().await;
     let settings =
         [format!("telemetry.otlp_endpoint={}", collector.url), "telemetry.trace_ratio=0".to_owned()];

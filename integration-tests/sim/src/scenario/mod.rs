@@ -87,7 +87,8 @@ pub const ALL: &[Scenario] = &[
 
 /// Stories that are on nobody's list.
 pub const MORE: &[Scenario] = &[
-    Scenario::new("dead-sink", "a sink that is away for ten minutes", process::sink_away_for_ten_minutes),
+    Scenario::new("dead-sink", "a sink that is away for ten minutes", process::sink_away_for_ten_minutes)
+        .prepared(|script, _| script.workers = 1),
     Scenario::new(
         "aged-children",
         "children aged out behind their parent",

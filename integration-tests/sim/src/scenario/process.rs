@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use rand::Rng as _;
+use store::{Keyspace, View};
 
 use super::{declare, seconds, settle};
-use crate::{books, faults::Fault, place::Place, stage::Stage};
+use crate::{books, cluster::NAME, faults::Fault, place::Place, stage::Stage};
 
 pub(super) fn restarts_at_the_same_position(stage: &mut Stage<'_>) {
     declare(stage, "");
@@ -33,20 +34,32 @@ pub(super) fn restarts_at_the_same_position(stage: &mut Stage<'_>) {
     }
 }
 
-/// What waits stays where it is: no run ends, nothing comes twice, and it goes on when the sink does.
+/// What waits stays where it is: no run ends, nothing comes twice, and it goes on when the sink does. One worker, so that none is
+/// moved because a sink that takes nothing leaves the work uneven.
 pub(super) fn sink_away_for_ten_minutes(stage: &mut Stage<'_>) {
     declare(stage, "");
     stage.load(seconds(5));
     stage.run_for(seconds(5));
+    let before = runs(stage);
     stage.happen(Fault::SinkDown(seconds(600)));
     stage.load(seconds(60));
     stage.run_for(seconds(530));
     stage.load(seconds(15));
     settle(stage);
+    let after = runs(stage);
+    if before.is_empty() || before != after {
+        stage.fail(format!("the runs were {before:?} and are {after:?}"));
+    }
     let repeats: u64 = books::accounts(stage.cluster).iter().map(|one| one.report.verdict.duplicated).sum();
     if repeats > 0 {
         stage.fail(format!("{repeats} records came again, although no run had a reason to end"));
     }
+}
+
+/// The task and the epoch of every run.
+fn runs(stage: &Stage<'_>) -> Vec<String> {
+    let view = View::decode(&Keyspace::new(NAME), &stage.cluster.stored()).expect("the judge has read it");
+    view.assignments.iter().map(|(task, entry)| format!("{task} {}", entry.mod_revision)).collect()
 }
 
 pub(super) fn suspended_beyond_the_session(stage: &mut Stage<'_>) {

@@ -32,7 +32,7 @@ impl fmt::Display for Grown {
         let Self { workers, moves, longest_stall, took } = self;
         write!(
             f,
-            "balance: workers {workers}, moves {moves}, longest stall {} ms (even after {:.1} s)",
+            "balance: workers {workers}, moves {moves}, longest stall {} ms\nit was even after {:.1} s",
             longest_stall.as_millis(),
             took.as_secs_f64()
         )

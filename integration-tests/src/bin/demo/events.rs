@@ -33,8 +33,9 @@ pub async fn all(
     tokio::time::sleep(PAUSE).await;
     happened.push(split(cluster, client, stream, start).await?);
     tokio::time::sleep(PAUSE).await;
-    happened.push(kill_worker(cluster, workers, start).await?);
-    happened.push(worker_returns(cluster, workers, start).await?);
+    let (victim, killed) = kill_worker(cluster, workers, start).await?;
+    happened.push(killed);
+    happened.push(worker_returns(cluster, workers, victim, start).await?);
     tokio::time::sleep(PAUSE).await;
     happened.push(merge(cluster, client, stream, start).await?);
     tokio::time::sleep(PAUSE).await;
@@ -101,28 +102,41 @@ fn others<'a>(workers: &[&'a str], without: usize) -> Vec<&'a str> {
     workers.iter().enumerate().filter(|(n, _)| *n != without).map(|(_, name)| *name).collect()
 }
 
-/// The victim writes a partition: its readers elsewhere must start again.
-async fn kill_worker(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
+/// The victim writes a partition, so that its readers elsewhere must start again, and reads as much as one who does.
+async fn kill_worker(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<(usize, Happened)> {
     let status = cluster.admin().status().await?;
-    let mine =
-        |state: &str| status.splits.iter().filter(|s| s.worker == workers[1] && s.state == state).count();
-    let (reads, writes) = (mine("reading"), mine("writing"));
-    anyhow::ensure!(writes > 0, "{} writes no partition: killing it would prove too little", workers[1]);
+    let load = |worker: &str| {
+        let tasks = |state| status.splits.iter().filter(|s| s.worker == worker && s.state == state).count();
+        (tasks("reading"), tasks("writing"))
+    };
+    let writers = (0..workers.len()).filter(|n| load(workers[*n]).1 > 0);
+    let victim = writers.max_by_key(|n| load(workers[*n]).0).context("no worker writes a partition")?;
+    let (reads, writes) = load(workers[victim]);
     let at = start.elapsed();
-    cluster.worker(workers[1]).kill().await?;
-    let others = others(workers, 1);
+    cluster.worker(workers[victim]).kill().await?;
+    let others = others(workers, victim);
     let admin = cluster.admin();
     let healed = admin.wait("the others took over", HEALS_WITHIN, |s| admin::all_reading(s, &others)).await?;
-    let what = format!("kill -9 of {} ({reads} splits, {writes} partitions)", workers[1]);
-    Ok(Happened { at, what, healed, meaning: "its shards are read and written by others" })
+    let what = format!("kill -9 of {} ({reads} splits, {writes} partitions)", workers[victim]);
+    Ok((victim, Happened { at, what, healed, meaning: "its shards are read and written by others" }))
 }
 
-async fn worker_returns(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {
+async fn worker_returns(
+    cluster: &mut Cluster,
+    workers: &[&str],
+    victim: usize,
+    start: Instant,
+) -> Result<Happened> {
     let at = start.elapsed();
-    cluster.start_worker(workers[1])?;
+    cluster.start_worker(workers[victim])?;
     let admin = cluster.admin();
     let healed = admin.wait("the worker is back", HEALS_WITHIN, |s| admin::all_reading(s, workers)).await?;
-    Ok(Happened { at, what: format!("{} is started again", workers[1]), healed, meaning: "it has joined" })
+    Ok(Happened {
+        at,
+        what: format!("{} is started again", workers[victim]),
+        healed,
+        meaning: "it has joined",
+    })
 }
 
 async fn kill_leader(cluster: &mut Cluster, workers: &[&str], start: Instant) -> Result<Happened> {

@@ -5,6 +5,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use shardwright_integration_tests::{cluster::Cluster, process::Process};
 
+/// How much a process may grow while the same happens again and again, as a part of what it was.
+const MAY_GROW: f64 = 0.05;
+/// How many descriptors come and go with the connections of the moment.
+const DESCRIPTORS_VARY: usize = 8;
+
 #[derive(Clone, Copy)]
 struct Measure {
     pid: u32,
@@ -30,6 +35,18 @@ impl Growth {
             }
             entry.1 = now;
         }
+    }
+
+    /// Those that were never killed and grew by more than [`MAY_GROW`] in memory or descriptors.
+    #[must_use]
+    pub fn grown(&self) -> Vec<String> {
+        #[allow(clippy::cast_precision_loss, reason = "memory in KiB has 40 bits at most")]
+        let more = |first: u64, last: u64| last as f64 > first as f64 * (1.0 + MAY_GROW);
+        let lived = self.seen.iter().filter(|(_, (_, _, starts))| *starts == 0);
+        let grown = lived.filter(|(_, (first, last, _))| {
+            more(first.memory, last.memory) || last.descriptors > first.descriptors + DESCRIPTORS_VARY
+        });
+        grown.map(|(name, _)| name.clone()).collect()
     }
 
     /// One line each. A process that was killed counts from its last start that was measured.

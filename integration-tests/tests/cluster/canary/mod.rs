@@ -22,7 +22,7 @@ use store::{Keyspace, StoreConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_stream::StreamExt as _;
 
-use crate::trial::{HEALS_WITHIN, skipped};
+use crate::trial::HEALS_WITHIN;
 use collector::Collector;
 use search::{Haul, Planted, canary};
 
@@ -43,18 +43,8 @@ struct Scene {
 
 async fn scene(test: &str) -> Option<Scene> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    if std::env::var("SHARDWRIGHT_TEST_SERVERS").is_ok_and(|v| v == "off") {
-        skipped(test, "SHARDWRIGHT_TEST_SERVERS=off");
-        return None;
-    }
     let (dir, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let etcd = match Etcd::start(&dir.path().join("etcd")).await {
-        Ok(etcd) => etcd,
-        Err(why) => {
-            skipped(test, &format!("{why:#}"));
-            return None;
-        }
-    };
+    let etcd = Etcd::of_test(test, &dir.path().join("etcd")).await?;
     let endpoint = Endpoint::start(endpoint::quick()).await.unwrap();
     for stream in STREAMS {
         endpoint::create_stream(&endpoint.client(), stream, 2).await.unwrap();
