@@ -32,6 +32,9 @@ pub(crate) const ATTEMPTS_MAX: u32 = 8;
 /// Tasks whose positions are reset in one transaction: two guards each, and the sink's.
 const RESETS_MAX: usize = (store::COMMIT_OPS_MAX - 2) / 2;
 
+/// Objects that are dropped in one transaction: two writes each.
+const DROPS_MAX: usize = store::COMMIT_OPS_MAX / 2;
+
 impl Leader {
     /// The source of this name.
     #[must_use]
@@ -144,19 +147,28 @@ impl Leader {
     }
 
     /// Frees the name at once; the runs are drained and the keys deleted afterwards (I7). A source with sinks is `InUse`
-    /// unless `cascade`.
+    /// unless `cascade`. Very many sinks take several transactions, the source goes with the last of them; if one fails, the
+    /// call may be repeated.
     pub async fn drop_object(&self, kind: ObjectKind, name: &str, cascade: bool) -> Result<Dropped> {
-        for _ in 0..ATTEMPTS_MAX {
+        // No sink is created meanwhile on a source that goes.
+        let _one_at_a_time = self.term.naming.lock().await;
+        let (mut all, mut attempts) = (Dropped { objects: Vec::new() }, 0);
+        while attempts < ATTEMPTS_MAX {
             let (dropped, guards, writes) = self.term.state().memory.drop_of(kind, name, cascade)?;
-            if let Outcome::Done(_) = self.term.commit(guards, writes).await? {
-                for (kind, name) in &dropped.objects {
-                    let kind = kind.as_str();
-                    let message = format!("{kind} `{name}` dropped");
-                    self.term.events.tell(Level::Info, &format!("{kind}_dropped"), message, &[(kind, name)]);
-                }
-                self.term.sources_changed.notify_one();
-                self.term.nudge.notify_one();
-                return Ok(dropped);
+            let Outcome::Done(_) = self.term.commit(guards, writes).await? else {
+                attempts += 1;
+                continue;
+            };
+            for (kind, name) in &dropped.objects {
+                let kind = kind.as_str();
+                let message = format!("{kind} `{name}` dropped");
+                self.term.events.tell(Level::Info, &format!("{kind}_dropped"), message, &[(kind, name)]);
+            }
+            self.term.sources_changed.notify_one();
+            self.term.nudge.notify_one();
+            all.objects.extend(dropped.objects);
+            if all.objects.last().is_some_and(|(dropped, last)| (*dropped, last.as_str()) == (kind, name)) {
+                return Ok(all);
             }
         }
         Err(busy(name))
@@ -350,7 +362,7 @@ impl Memory {
         if now.all_columns().eq(bound.all_columns()) { Ok(guard) } else { Err(busy(&bound.name)) }
     }
 
-    /// What dropping an object guards and writes: its dependents go first.
+    /// What dropping an object guards and writes: its dependents go first, as many as one transaction takes.
     fn drop_of(
         &self,
         kind: ObjectKind,
@@ -367,6 +379,7 @@ impl Memory {
             return Err(Error::new(ErrorKind::InUse, message));
         }
         ids.push(id);
+        ids.truncate(DROPS_MAX);
         let (mut objects, mut guards, mut writes) = (Vec::new(), Vec::new(), Vec::new());
         for id in ids {
             let Some(entry) = self.view.objects.get(&id) else { continue };

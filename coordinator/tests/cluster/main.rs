@@ -5,6 +5,7 @@
 
 mod balance;
 mod checkpoints;
+mod dropping;
 mod errors;
 mod fake_source;
 mod fake_store;
