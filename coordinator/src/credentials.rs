@@ -197,9 +197,32 @@ impl Memory {
 
     /// The sources and sinks that name a credential and are not being dropped.
     fn users(&self, credential: &str) -> Vec<(ObjectKind, String, ObjectId)> {
-        let living = self.view.objects.iter().filter(|(_, object)| !object.value.dropping);
-        living
-            .filter(|(_, object)| object.value.spec.credentials().any(|name| name == credential))
+        let mut users = self.all_users(credential);
+        users.retain(|(.., id)| !self.is_dropping(*id));
+        users
+    }
+
+    /// The same, and the sources that are being dropped and are needed to take back what their sinks registered.
+    fn last_users(&self, credential: &str) -> Vec<(ObjectKind, String, ObjectId)> {
+        let registered = |object: &ObjectRecord| match &object.spec {
+            Spec::Sink(sink) if object.registration.is_some() => Some(sink.source),
+            _ => None,
+        };
+        let needed: BTreeSet<ObjectId> =
+            self.view.objects.values().filter_map(|object| registered(&object.value)).collect();
+        let mut users = self.all_users(credential);
+        users.retain(|(.., id)| !self.is_dropping(*id) || needed.contains(id));
+        users
+    }
+
+    fn is_dropping(&self, id: ObjectId) -> bool {
+        self.view.objects.get(&id).is_some_and(|object| object.value.dropping)
+    }
+
+    fn all_users(&self, credential: &str) -> Vec<(ObjectKind, String, ObjectId)> {
+        let named = |spec: &Spec| spec.credentials().any(|name| name == credential);
+        let users = self.view.objects.iter().filter(|(_, object)| named(&object.value.spec));
+        users
             .map(|(id, object)| (object.value.spec.kind(), object.value.spec.name().to_owned(), *id))
             .collect()
     }
@@ -240,10 +263,13 @@ impl Memory {
         for name in names.iter().collect::<BTreeSet<_>>() {
             let kind = ObjectKind::Credential;
             let id = self.named(kind, name).ok_or_else(|| missing(kind, name))?;
-            let users = self.users(name);
+            let users = self.last_users(name);
             if !users.is_empty() {
-                let users: Vec<String> =
-                    users.iter().map(|(kind, name, _)| format!("{} \"{name}\"", kind.as_str())).collect();
+                let said = |(kind, name, id): &(ObjectKind, String, ObjectId)| {
+                    let going = if self.is_dropping(*id) { " (being dropped)" } else { "" };
+                    format!("{} \"{name}\"{going}", kind.as_str())
+                };
+                let users: Vec<String> = users.iter().map(said).collect();
                 let text = format!("credential \"{name}\" is still used by {}", users.join(", "));
                 return Err(Error::new(ErrorKind::InUse, text));
             }

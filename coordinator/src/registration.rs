@@ -105,10 +105,10 @@ pub(crate) async fn run(term: Arc<Term>) {
 struct Built(BTreeMap<ObjectId, (u64, Option<Arc<dyn Source>>)>);
 
 impl Built {
-    /// Nothing if it cannot be built: then nobody can read it either, and discovery says why.
+    /// Nothing if it cannot be built: then nobody can read it either, and discovery says why. Tried again each time.
     fn source(&mut self, registry: &Registry, spec: &model::SourceSpec) -> Option<Arc<dyn Source>> {
         let entry = self.0.entry(spec.id).or_insert((0, None));
-        if entry.0 != spec.revision {
+        if entry.0 != spec.revision || entry.1.is_none() {
             *entry = (spec.revision, registry.build_source(spec).ok());
         }
         entry.1.clone()
@@ -153,7 +153,8 @@ impl Duty {
                 None => Ok(()),
             },
             Self::Release { sink, source, name } => {
-                if let Some(registrar) = source.as_ref().and_then(|source| source.registrar()) {
+                let unbuilt = || Error::new(ErrorKind::Config, "its source cannot be built");
+                if let Some(registrar) = source.as_ref().ok_or_else(unbuilt)?.registrar() {
                     registrar.deregister(name).await?;
                 }
                 claim(term, sink, None).await

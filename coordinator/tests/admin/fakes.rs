@@ -40,6 +40,8 @@ pub struct Service {
     pub refuses: Option<&'static str>,
     /// It answers nobody who wants to register.
     pub stuck: bool,
+    /// What it says to who wants to take a registration back.
+    pub keeps: Option<&'static str>,
     /// It takes its time to look somebody up.
     pub slow: bool,
 }
@@ -92,8 +94,13 @@ impl Registrar for Fan {
         })
     }
     async fn deregister(&self, name: &str) -> Result<()> {
-        self.service(|service| service.known.retain(|known| known != name));
-        Ok(())
+        self.service(|service| match service.keeps {
+            Some(why) => Err(Error::new(ErrorKind::Unavailable, why)),
+            None => {
+                service.known.retain(|known| known != name);
+                Ok(())
+            }
+        })
     }
     async fn open(&self, _: &str, _: &SplitId, _: &Position) -> Result<Box<dyn SplitReader>> {
         Err(Error::new(ErrorKind::Bug, "no coordinator reads"))

@@ -1,7 +1,9 @@
 //! Sinks of a source whose service must know who reads.
 
+use connector::Registry;
 use proto::StatusExt;
-use store::ObjectRecord;
+use shardwright_coordinator::{Config, Server};
+use store::{Keyspace, ObjectRecord, View};
 use tokio::time::Instant;
 
 use crate::{
@@ -125,4 +127,48 @@ async fn a_sink_that_is_dropped_while_it_is_looked_up_is_released_soon() {
     cluster.run("DROP SINK one").await;
     objects(&cluster, |objects| objects.len() == 1).await;
     assert!(known("reg-f").is_empty());
+}
+
+#[tokio::test]
+async fn a_credential_is_needed_until_what_was_registered_with_it_is_taken_back() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-g".into()).or_default().keeps = Some("busy, says the test");
+    cluster.run("CREATE CREDENTIAL c TYPE = 'pair', IDENTITY = 'me', SECRET = 'quiet'").await;
+    cluster.run(&source("s", "service = 'reg-g', credential = 'c'")).await;
+    cluster.run(&sink("one", "s", "")).await;
+    cluster.run("DROP SOURCE s CASCADE").await;
+    cluster.refuses("DROP CREDENTIAL c", "2BP01", "still used by source \"s\" (being dropped)").await;
+    assert_eq!(known("reg-g"), ["for-one"]);
+}
+
+/// Another release, say, that lacks the connector.
+#[tokio::test]
+async fn what_was_registered_is_not_forgotten_because_its_source_cannot_be_built() {
+    let cluster = Coordinator::start().await;
+    services().entry("reg-h".into()).or_default().keeps = Some("busy, says the test");
+    cluster.run(&source("s", "service = 'reg-h'")).await;
+    cluster.run(&sink("one", "s", "")).await;
+    cluster.run("DROP SINK one").await;
+    let store = std::sync::Arc::clone(&cluster.store);
+    cluster.stop().await;
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let server =
+        Server::start(config, Registry::new(), std::sync::Arc::clone(&store), cancel.clone()).await.unwrap();
+    let leader = server.handle().leader(PATIENCE).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let told = |event: &proto::v1::Event| {
+        event
+            .message
+            .contains("`for-one` of sink `one` could not be deregistered: its source cannot be built")
+    };
+    while !leader.watch_events(0).0.iter().any(told) {
+        assert!(Instant::now() < deadline, "nobody is told");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let keys = Keyspace::new(&Config::default().cluster);
+    let view = View::decode(&keys, &store.list(&keys.all()).await.unwrap()).unwrap();
+    let claims = view.objects.values().any(|object| object.value.registration.as_deref() == Some("for-one"));
+    assert!(claims, "the object and its claim stay");
+    cancel.cancel();
 }
