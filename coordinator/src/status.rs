@@ -123,7 +123,7 @@ fn store_name(version: &str) -> String {
 }
 
 /// Every worker: those that were heard in this term, and those that only the store knows.
-fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
+pub(crate) fn workers(term: &Term, state: &State) -> Vec<v1::WorkerStatus> {
     let heard = &state.memory.observed.heard;
     let mut tasks: BTreeMap<&str, u32> = BTreeMap::new();
     for (task, (epoch, run)) in &state.memory.observed.assignments {

@@ -12,7 +12,7 @@ use logic::{
     plan::{Desired, Observed},
     scale::Signals,
 };
-use model::SourceSpec;
+use model::{SourceSpec, WorkerRecord};
 use opentelemetry::KeyValue;
 use proto::v1;
 use store::{Guard, LaneKey, WorkerKey, Write};
@@ -58,6 +58,7 @@ pub(crate) async fn run(term: Arc<Term>) {
         judge(&term, (&desired, &observed), earlier.as_ref());
         earlier = Some((desired, observed));
         measure(&term);
+        remember_leaving(&term).await;
         term.settle_generation().await;
         let now = term.clock.now();
         revisions.push_back((now, term.state().memory.view.revision));
@@ -97,19 +98,7 @@ fn measure(term: &Term) {
         for split in splits {
             *per_state.entry(split.state).or_default() += 1;
         }
-        let heard = &state.memory.observed.heard;
-        let now = term.clock.now();
-        let ages: Vec<(String, f64)> = state
-            .memory
-            .view
-            .workers
-            .iter()
-            .map(|(name, worker)| {
-                let silent = now.saturating_sub(heard.last_heard(&worker.value.process));
-                (name.clone(), silent.as_secs_f64())
-            })
-            .collect();
-        (per_state, ages)
+        (per_state, ages(status::workers(term, &state), term.config.timing.session_timeout))
     };
     // A state that has become empty must say so.
     let seen = &term.meters.seen;
@@ -119,6 +108,42 @@ fn measure(term: &Term) {
     seen.splits.show(status::STATES.iter().map(count).collect());
     let age = |(worker, age)| (vec![KeyValue::new("worker", worker)], age);
     seen.heartbeat_age.show(ages.into_iter().map(age).collect());
+}
+
+/// Since when each worker was not heard. One that left in order is no worry: it is left out, until it is forgotten.
+fn ages(workers: Vec<v1::WorkerStatus>, session_timeout: Duration) -> Vec<(String, f64)> {
+    let age = |worker: v1::WorkerStatus| {
+        let silent = worker.heard_ago.and_then(|ago| Duration::try_from(ago).ok()).unwrap_or_default();
+        let left = worker.state == "drained" && silent >= session_timeout;
+        (!left).then_some((worker.name, silent.as_secs_f64()))
+    };
+    workers.into_iter().filter_map(age).collect()
+}
+
+/// Stores of each worker that stops in order that it does: the next leader must not take its silence for a failure.
+async fn remember_leaving(term: &Term) {
+    let leaving: Vec<(Guard, Write)> = {
+        let state = term.state();
+        let memory = &state.memory;
+        let leaves = |record: &WorkerRecord| {
+            let process = memory.observed.heard.processes.get(&record.process);
+            !record.draining && process.is_some_and(|process| process.draining)
+        };
+        let leaving = memory.view.workers.iter().filter(|(_, worker)| leaves(&worker.value));
+        leaving
+            .map(|(name, worker)| {
+                let record = WorkerRecord { draining: true, ..worker.value.clone() };
+                let guard = Guard::Unchanged(memory.keys.worker(name), worker.mod_revision);
+                (guard, memory.keys.put::<WorkerKey>(name, &record))
+            })
+            .collect()
+    };
+    for (guard, write) in leaving {
+        if let Err(error) = term.commit(vec![guard], vec![write]).await {
+            tracing::warn!(%error, "it was not stored that a worker leaves");
+            return;
+        }
+    }
 }
 
 /// What is known of each source.
@@ -253,4 +278,28 @@ fn named(state: &State, worker: &str) -> bool {
     state.memory.observed.assignments.values().any(|(_, run)| {
         run.worker == worker || run.predecessors.iter().any(|predecessor| predecessor.worker == worker)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_that_left_in_order_is_silent_without_being_told_of() {
+        let worker = |name: &str, state: &str, seconds| v1::WorkerStatus {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            heard_ago: Some(prost_types::Duration { seconds, nanos: 0 }),
+            ..v1::WorkerStatus::default()
+        };
+        let workers = vec![
+            worker("left", "drained", 40),
+            worker("empty", "drained", 1),
+            worker("crashed", "dead", 40),
+            worker("crashed-while-draining", "dead", 40),
+        ];
+        let shown: Vec<String> =
+            ages(workers, Duration::from_secs(6)).into_iter().map(|(worker, _)| worker).collect();
+        assert_eq!(shown, ["empty", "crashed", "crashed-while-draining"]);
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{Cursor, Position};
-use proto::v1::{self, coordinator_message as down};
+use proto::v1::{self, coordinator_message as down, worker_message as up};
 use shardwright_coordinator::{Config, ErrorKind, Server};
 use store::{EmbeddedStore, Keyspace, MetadataStore, Write};
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::{
     fake_source::{self, open},
     fake_store::FakeStore,
     fake_worker::{FakeWorker, Manner::Obedient},
-    setup::{Coordinator, create, timing, until, view},
+    setup::{Coordinator, create, timing, until, until_stored, view},
 };
 
 fn memory() -> Arc<dyn MetadataStore> {
@@ -268,4 +268,24 @@ async fn a_port_in_use_is_named() {
     assert_eq!(error.kind, ErrorKind::Config);
     let text = error.to_string();
     assert!(text.contains(&taken.local_addr().unwrap().to_string()) && text.contains("in use"), "{text}");
+}
+
+#[tokio::test]
+async fn a_worker_that_left_in_order_is_no_lost_one_for_the_next_leader() {
+    let store = memory();
+    let first = Coordinator::start(&store).await;
+    first.leader().await;
+    let leaves = FakeWorker::attach(&first.url(), "w1", "p1", "i1", Obedient).await;
+    let crashes = FakeWorker::attach(&first.url(), "w2", "p2", "i2", Obedient).await;
+    (leaves.is_heard().await, crashes.is_heard().await);
+    leaves.say(up::Message::Drain(v1::Drain::default())).await;
+    until_stored(&store, "it is stored that it leaves", |view| view.workers["w1"].value.draining).await;
+    drop((leaves, crashes));
+    let second = Coordinator::start(&store).await;
+    drop(first);
+    let next = second.leader().await;
+    let is = |name: &str| next.workers().into_iter().find(|worker| worker.name == name).unwrap().state;
+    assert_eq!(is("w1"), "drained");
+    until("the other one is given up", || is("w2") == "dead").await;
+    assert_eq!(is("w1"), "drained");
 }
