@@ -134,11 +134,7 @@ impl<'a> Cursor<'a> {
 
     /// The error `expected WHAT, found: …` at the next token.
     pub(crate) fn expected(&self, what: &str) -> Error {
-        let found = match self.peek() {
-            // What it says may be a secret.
-            Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) => "a literal string".to_owned(),
-            other => other.to_string(),
-        };
+        let found = shown(self.peek());
         syntax_error(self.text, self.place(), &format!("expected {what}, found: {found}"))
     }
 
@@ -197,7 +193,7 @@ impl<'a> Cursor<'a> {
             return Err(syntax_error(
                 self.text,
                 place,
-                &format!("expected end of query, found: {}", rest.token),
+                &format!("expected end of query, found: {}", shown(&rest.token)),
             ));
         }
         Ok(*query)
@@ -214,10 +210,21 @@ impl<'a> Cursor<'a> {
             None => (text, end),
         };
         let mut text = text.replacen("Expected: ", "expected ", 1);
-        if let Some(at) = text.find("found: '") {
+        if let Some(at) = text.find("found: ")
+            && text[at..].contains(['\'', '"', '$'])
+        {
             text.replace_range(at.., "found: a literal string");
         }
         syntax_error(self.text, place, &lower_first(&text))
+    }
+}
+
+/// A token as errors name it. What a literal says may be a secret, and so may a name that should have been one.
+fn shown(token: &Token) -> String {
+    match token {
+        Token::Word(word) if word.quote_style.is_some() => "a quoted name".to_owned(),
+        token if token.to_string().contains(['\'', '"', '$']) => "a literal string".to_owned(),
+        token => token.to_string(),
     }
 }
 
