@@ -186,7 +186,48 @@ fn statement() -> impl Strategy<Value = Statement> {
     prop_oneof![source(), sink().prop_map(|create| Statement::CreateSink(Box::new(create))), short()]
 }
 
+/// The text of a sink's query, as it is stored.
+fn stored(query: &str) -> String {
+    let whole = format!("CREATE SINK k AS {query} WITH (x = '1')");
+    match sql::parse(&whole).unwrap_or_else(|e| panic!("{whole}: {e}")).remove(0).statement {
+        Statement::CreateSink(create) => match create.input {
+            SinkInput::Query { text, .. } => text,
+            SinkInput::From(_) => panic!("{whole}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the literal in the select list says, when it is evaluated.
+fn said(query: &str) -> String {
+    use arrow::array::AsArray;
+    let rows = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+    let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
+    let batch = model::Batch {
+        rows: arrow::array::RecordBatch::try_new_with_options(schema, vec![], &rows).unwrap(),
+        ops: model::Ops::Inserts,
+        cursors: vec![model::Cursor::new("1")],
+    };
+    let (out, bad) = sql::Projection::compile(query, &[]).unwrap().apply(batch).unwrap();
+    assert!(bad.is_empty(), "{query}: {bad:?}");
+    out.rows.column(0).as_string::<i32>().value(0).to_owned()
+}
+
+#[test]
+fn two_signs_are_stored_as_two_signs() {
+    let text = stored("SELECT - -a AS n FROM s");
+    assert_eq!(stored(&text), text);
+    assert!(text.contains("-(-a)"), "{text}");
+}
+
 proptest! {
+    #[test]
+    fn a_literal_is_stored_as_what_it_says(said_first in "[ab'\\\\\n]{0,6}") {
+        let text = stored(&format!("SELECT '{}' AS x FROM s", said_first.replace('\'', "''")));
+        prop_assert_eq!(said(&text), said_first.clone(), "{}", text);
+        prop_assert_eq!(stored(&text), text);
+    }
+
     #[test]
     fn a_printed_statement_parses_to_itself(statement in statement()) {
         let text = statement.to_string();

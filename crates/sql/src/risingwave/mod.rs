@@ -8,7 +8,9 @@ mod source;
 use std::ops::ControlFlow;
 
 use model::ObjectKind;
-use sqlparser::ast::{ObjectNamePart, visit_relations};
+use sqlparser::ast::{
+    Expr, ObjectNamePart, Query, UnaryOperator, Value, VisitMut, VisitorMut, visit_relations,
+};
 
 use crate::{
     Error, InspectTarget, ObjectName, Place, Result, SinkChange, Statement, credential,
@@ -326,7 +328,42 @@ fn select(cursor: &mut Cursor) -> Result<Statement> {
         }
         ControlFlow::<()>::Continue(())
     });
-    Ok(Statement::Select { text: query.to_string(), relations, place })
+    Ok(Statement::Select { text: printed(query), relations, place })
+}
+
+/// The text of a query, which parses to the same query.
+fn printed(mut query: Query) -> String {
+    _ = query.visit(&mut Printable);
+    query.to_string()
+}
+
+/// Mends what sqlparser prints otherwise than it reads it.
+struct Printable;
+
+impl VisitorMut for Printable {
+    type Break = ();
+
+    /// It prints a quote beside a quote or behind a backslash as it is, and what is read again is another text.
+    fn pre_visit_value(&mut self, value: &mut Value) -> ControlFlow<()> {
+        if let Value::SingleQuotedString(text) = value
+            && (text.contains("''") || text.contains("\\'"))
+        {
+            *value = Value::EscapedStringLiteral(std::mem::take(text));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// It prints no blank between two signs: `- -a` would be a comment.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::UnaryOp { op, expr: inner } = expr
+            && *op != UnaryOperator::Not
+            && matches!(**inner, Expr::UnaryOp { .. })
+        {
+            let unsigned = std::mem::replace(&mut **inner, Expr::Value(Value::Null.into()));
+            **inner = Expr::Nested(Box::new(unsigned));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// The name of a relation inside a query, folded; `None` if it is more than `schema.name`.

@@ -6,7 +6,7 @@ use crate::{
     CreateSink, Error, Place, Result, SinkInput,
     grammar::{object_name, option_list},
     lexer::{Cursor, Token},
-    risingwave::{format, if_not_exists, relation_name},
+    risingwave::{format, if_not_exists, printed, relation_name},
 };
 
 /// Behind `CREATE [OR REPLACE] SINK`.
@@ -35,7 +35,7 @@ fn query_input(cursor: &mut Cursor) -> Result<SinkInput> {
     })?;
     let query = bare(query);
     let from = from_of(&query, place)?;
-    Ok(SinkInput::Query { text: query.to_string(), from, place })
+    Ok(SinkInput::Query { text: printed(query), from, place })
 }
 
 /// `(SELECT …)` is the same as `SELECT …`.
