@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use crate::handle::{Handle, Leader};
 
 use super::{
-    auth::{self, Audit, Caller, Logins, Told},
+    auth::{Audit, Caller, Logins, Told},
     forward::{Forward, Side},
     permit,
 };
@@ -78,8 +78,8 @@ impl Entrance {
         call: fn(&T) -> Call<'_>,
     ) -> Result<Admitted<T>, Status> {
         let asked = call(request.get_ref());
-        let by = auth::passed_on_by(request.metadata()).unwrap_or_default();
-        let mut audit = Audit::begin(asked.name(), auth::address(request.extensions()), &by);
+        let origin = self.logins.origin(request.metadata(), request.extensions());
+        let mut audit = Audit::begin(asked.name(), origin);
         audit.object(&asked.object());
         match self.find(&request, call, &mut audit).await {
             Ok(Found::Here(leader, caller)) => {

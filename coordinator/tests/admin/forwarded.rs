@@ -108,12 +108,13 @@ impl Authority {
             key_path: write("key", key.serialize_pem()),
             ca_path: write("ca", self.0.pem()),
             verify_names: true,
+            ..TlsConfig::default()
         }
     }
 }
 
 /// A cluster with TLS: its authority and where its files are.
-struct Secured {
+pub struct Secured {
     authority: Authority,
     dir: tempfile::TempDir,
     store: Arc<dyn MetadataStore>,
@@ -127,13 +128,13 @@ impl Drop for Secured {
 }
 
 impl Secured {
-    fn new() -> Self {
+    pub fn new() -> Self {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let (store, dir) = (Arc::new(EmbeddedStore::in_memory()), tempfile::tempdir().unwrap());
         Self { authority: Authority::new(), dir, store, cancel: CancellationToken::new() }
     }
 
-    async fn coordinator(&self, name: &str, auth: AuthConfig) -> SocketAddr {
+    pub async fn coordinator(&self, name: &str, auth: AuthConfig) -> SocketAddr {
         let tls = Tls::open(&self.authority.files(self.dir.path(), &[name, "127.0.0.1"])).unwrap();
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), auth, ..Config::default() };
         let store = Arc::clone(&self.store);
@@ -143,7 +144,7 @@ impl Secured {
     }
 
     /// A caller who shows a certificate for this name, or none.
-    async fn caller(&self, address: SocketAddr, name: Option<&str>) -> Caller {
+    pub async fn caller(&self, address: SocketAddr, name: Option<&str>) -> Caller {
         let files = self.authority.files(self.dir.path(), &[name.unwrap_or("unused")]);
         let (cert, key) =
             (files.cert_path.filter(|_| name.is_some()), files.key_path.filter(|_| name.is_some()));

@@ -277,7 +277,8 @@ async fn a_worker_that_left_in_order_is_no_lost_one_for_the_next_leader() {
     first.leader().await;
     let leaves = FakeWorker::attach(&first.url(), "w1", "p1", "i1", Obedient).await;
     let crashes = FakeWorker::attach(&first.url(), "w2", "p2", "i2", Obedient).await;
-    (leaves.is_heard().await, crashes.is_heard().await);
+    leaves.is_heard().await;
+    crashes.is_heard().await;
     leaves.say(up::Message::Drain(v1::Drain::default())).await;
     until_stored(&store, "it is stored that it leaves", |view| view.workers["w1"].value.draining).await;
     drop((leaves, crashes));

@@ -1,9 +1,9 @@
 //! The audit log: one event for each call of the admin API, to the `audit` target of the log. Who, by what, from where, which
 //! statements on which objects, what came of it, how long it took. Never a text that a caller sent, never a secret (I9).
-//! A call that was passed on is told by the coordinator that answered it.
+//! A call that is passed on is told twice: by who passed it on, who sees where it comes from, and by who answers it, who sees who
+//! it is.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -19,6 +19,17 @@ const NAME_CHARS_MAX: usize = 128;
 /// How many statements of one call are told.
 const STATEMENTS_MAX: usize = 32;
 
+/// Where a call comes from.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// The other end of its connection; the caller's address if it was passed on by a coordinator that is believed about it.
+    pub from: String,
+    /// Who passed it on, if somebody says to have done so.
+    pub passed_on_by: String,
+    /// Where it came from there, as that one says.
+    pub said_from: String,
+}
+
 /// One call, told when it is over.
 #[derive(Debug)]
 pub(crate) struct Audit {
@@ -26,22 +37,21 @@ pub(crate) struct Audit {
     begun: Instant,
     user: String,
     how: &'static str,
-    from: Option<SocketAddr>,
-    passed_on_by: String,
+    origin: Origin,
     statements: Vec<String>,
     told: bool,
 }
 
 impl Audit {
     /// A call that begins.
-    pub fn begin(call: &'static str, from: Option<SocketAddr>, passed_on_by: &str) -> Self {
+    pub fn begin(call: &'static str, mut origin: Origin) -> Self {
+        origin.passed_on_by = origin.passed_on_by.chars().take(NAME_CHARS_MAX).collect();
         Self {
             call,
             begun: Instant::now(),
             user: String::new(),
             how: "",
-            from,
-            passed_on_by: passed_on_by.chars().take(NAME_CHARS_MAX).collect(),
+            origin,
             statements: Vec::new(),
             told: false,
         }
@@ -67,9 +77,11 @@ impl Audit {
         self.statements.push(name.chars().take(NAME_CHARS_MAX).collect());
     }
 
-    /// Answered by another coordinator, which tells it.
+    /// Answered by another coordinator, which tells who it was and what came of it.
     pub fn left_to_another(mut self) {
         self.told = true;
+        let (call, from, statements) = (self.call, self.origin.from.as_str(), self.statements.join("; "));
+        tracing::info!(target: "audit", call, from, statements, "passed on");
     }
 
     /// It is over.
@@ -86,15 +98,15 @@ impl Audit {
         let code = format!("{status_code:?}");
         let reason = status.and_then(|status| status.reason()).unwrap_or_default();
         let (user, how, call) = (self.user.as_str(), self.how, self.call);
-        let passed_on_by = self.passed_on_by.as_str();
-        let from = self.from.map(|from| from.to_string()).unwrap_or_default();
+        let Origin { from, passed_on_by, said_from } = &self.origin;
+        let (from, passed_on_by, said_from) = (from.as_str(), passed_on_by.as_str(), said_from.as_str());
         let statements = self.statements.join("; ");
         let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         // As texts, which the log escapes: what would look like another line of it, or another field, does not.
         if matches!(status_code, Code::Unauthenticated | Code::PermissionDenied) {
-            tracing::warn!(target: "audit", call, user, how, from, passed_on_by, statements, code, reason, duration_ms, "refused");
+            tracing::warn!(target: "audit", call, user, how, from, passed_on_by, said_from, statements, code, reason, duration_ms, "refused");
         } else {
-            tracing::info!(target: "audit", call, user, how, from, passed_on_by, statements, code, reason, duration_ms, "answered");
+            tracing::info!(target: "audit", call, user, how, from, passed_on_by, said_from, statements, code, reason, duration_ms, "answered");
         }
     }
 }

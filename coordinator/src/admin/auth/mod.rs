@@ -26,7 +26,7 @@ use model::{Grantee, GranteeKind, PasswordHash};
 use sql::access::Principal;
 use tonic::{Extensions, metadata::MetadataMap};
 
-pub(crate) use audit::{Audit, Told};
+pub(crate) use audit::{Audit, Origin, Told};
 pub use config::{Anonymous, AuthConfig, JwtConfig, Secret};
 pub(crate) use denied::Denied;
 pub(crate) use password::{PASSWORD_BYTES_MAX, hash};
@@ -77,9 +77,9 @@ pub(super) struct Knock {
     address: Option<IpAddr>,
 }
 
-/// Who passed a call on, if somebody did.
-pub(super) fn passed_on_by(metadata: &MetadataMap) -> Option<String> {
-    metadata.get(PASSED_ON).map(|by| by.to_str().unwrap_or("?").to_owned())
+/// Where who passed a call on says that it came from.
+fn said_from(metadata: &MetadataMap) -> Option<IpAddr> {
+    metadata.get(CALLER_ADDRESS)?.to_str().ok()?.parse().ok()
 }
 
 /// Where a call came from.
@@ -106,6 +106,22 @@ impl Logins {
         }
     }
 
+    /// Whether who is at the other end of the connection is believed about who called it.
+    fn believes(&self, extensions: &Extensions) -> bool {
+        let names = extensions.get::<daemon::Peer>().map(daemon::Peer::names).unwrap_or_default();
+        names.iter().any(|name| self.config.peers.contains(name))
+    }
+
+    /// Where a call comes from, for the audit log.
+    pub fn origin(&self, metadata: &MetadataMap, extensions: &Extensions) -> Origin {
+        let from = address(extensions).map(|from| from.to_string()).unwrap_or_default();
+        let Some(by) = metadata.get(PASSED_ON) else { return Origin { from, ..Origin::default() } };
+        let said_from = said_from(metadata).map(|from| from.to_string()).unwrap_or_default();
+        let believed = !said_from.is_empty() && self.believes(extensions);
+        let from = if believed { said_from.clone() } else { from };
+        Origin { from, passed_on_by: by.to_str().unwrap_or("?").to_owned(), said_from }
+    }
+
     /// Reads what a call shows. A call that shows nothing is refused here already if nobody without credentials is let in:
     /// a leader that listens on a loopback address must not be fooled by a follower that does not.
     pub fn knock(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Knock, Denied> {
@@ -115,12 +131,9 @@ impl Logins {
         let mut knock = Knock { shown, names: Vec::new(), address: peer.map(|peer| peer.address().ip()) };
         if metadata.contains_key(PASSED_ON) {
             // The certificate is that of who passed it on, and says nothing about who called.
-            if own.iter().any(|name| self.config.peers.contains(name)) {
+            if self.believes(extensions) {
                 knock.names = passed_on_names(metadata);
-                knock.address = metadata
-                    .get(CALLER_ADDRESS)
-                    .and_then(|address| address.to_str().ok()?.parse().ok())
-                    .or(knock.address);
+                knock.address = said_from(metadata).or(knock.address);
             }
         } else {
             knock.names = own.iter().take(NAMES_MAX).cloned().collect();
