@@ -28,6 +28,8 @@ use search::{Haul, Planted, canary};
 
 /// A stream that is read, and one that is written.
 const STREAMS: [&str; 2] = ["orders-in", "orders-out"];
+/// The variable of a setting that is a secret.
+const ADMIN_PASSWORD: &str = "SHARDWRIGHT_AUTH_ADMIN_PASSWORD";
 
 struct Scene {
     cluster: Cluster,
@@ -62,6 +64,7 @@ async fn scene(test: &str) -> Option<Scene> {
     cluster.set_variable("SHARDWRIGHT_TELEMETRY_TRACE_RATIO", "1.0");
     cluster.set_coordinator_variable("SHARDWRIGHT_SECRETS_MASTER_KEY_FILE", key_file.to_str().unwrap());
     cluster.set_coordinator_variable("SHARDWRIGHT_SECRETS_PLAINTEXT", "never");
+    cluster.set_coordinator_variable(ADMIN_PASSWORD, &planted.plant("the first administrator's password"));
     for number in 0..2 {
         cluster.start_coordinator(number).await.unwrap();
     }
@@ -216,6 +219,11 @@ impl Scene {
                 format!("{head}, {name} = '{cut}' oops"),
                 format!("{head}, {name} '{cut}'){format}"),
                 format!("{head}, {name} = '{cut}"),
+                // Other ways to quote, by habit or by mistake.
+                format!("{head}, {name} = \"{cut}\"){format}"),
+                format!("{head}, {name} = E'it\\'s {cut}', nonsense = 'x'){format}"),
+                format!("{head}, {name} = $${cut}$$){format}"),
+                format!("{head}, {name} = N'{cut}'){format}"),
                 format!("ALTER {what} nobody SET ({name} = '{changed}')"),
                 format!("ALTER {what} orders SET ({name} = '{changed}', nonsense = 'x')"),
             ] {
@@ -255,18 +263,23 @@ impl Scene {
         self.must(&format!("ALTER USER alice PASSWORD '{changed}'")).await;
         let wrong = self.planted.plant("a wrong password");
         for (password, right) in [(changed, true), (password, false), (wrong, false)] {
-            let mut request = tonic::Request::new(v1::ExecuteRequest {
-                statement: "SHOW SOURCES".to_owned(),
-                request_id: "canary".to_owned(),
-            });
             let header = format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
-            request.metadata_mut().insert("authorization", header.parse().unwrap());
-            let mut client = AdminClient::connect(self.cluster.urls().swap_remove(0)).await.unwrap();
-            let answered = client.execute(request).await;
-            assert_eq!(answered.is_ok(), right, "{answered:?}");
-            if let Err(status) = answered {
-                self.haul.add("answers", format!("{status:?}"));
-            }
+            self.shows(header, right).await;
+        }
+        let token = self.planted.plant("a token");
+        self.shows(format!("Bearer {token}"), false).await;
+    }
+
+    /// A call with this `authorization`, which is right or not.
+    async fn shows(&mut self, authorization: String, right: bool) {
+        let (statement, request_id) = ("SHOW SOURCES".to_owned(), "canary".to_owned());
+        let mut request = tonic::Request::new(v1::ExecuteRequest { statement, request_id });
+        request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+        let mut client = AdminClient::connect(self.cluster.urls().swap_remove(0)).await.unwrap();
+        let answered = client.execute(request).await;
+        assert_eq!(answered.is_ok(), right, "{answered:?}");
+        if let Err(status) = answered {
+            self.haul.add("answers", format!("{status:?}"));
         }
     }
 
@@ -315,6 +328,30 @@ impl Scene {
         let output =
             Command::new(self.cluster.binary()).args(["--server", &servers]).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        self.haul.add("tools", [output.stdout, output.stderr].concat());
+    }
+
+    /// A copy of the store, and a look at all that the settings and the catalog name, some of which does not answer.
+    fn copy_and_check(&mut self) {
+        let (store, file) = (self.etcd.url(), self.aside.path().join("backup.jsonl").display().to_string());
+        self.tool(&["backup", &file, "--store", &store]);
+        self.haul.add("backup", std::fs::read(&file).unwrap());
+        let password = self.planted.plant("the administrator's password of a check");
+        let output = Command::new(self.cluster.binary())
+            .args([
+                "check",
+                "--store",
+                &store,
+                "--server",
+                &self.cluster.urls().join(","),
+                "--skip",
+                "limits",
+            ])
+            .env(ADMIN_PASSWORD, password)
+            .env("SHARDWRIGHT_SECRETS_MASTER_KEY_FILE", self.aside.path().join("key"))
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("source orders"), "{output:?}");
         self.haul.add("tools", [output.stdout, output.stderr].concat());
     }
 
@@ -421,6 +458,7 @@ async fn no_secret_comes_out_anywhere() {
     scene.tool(&["secrets", "rotate", "--all"]);
     scene.tool(&["secrets", "status"]);
     scene.tool(&["status"]);
+    scene.copy_and_check();
     scene.must("ALTER SINK broken PAUSE; ALTER SINK broken RESUME; DROP SINK by_name").await;
     scene.gather().await;
     let found = scene.haul.found(&scene.planted);
