@@ -105,6 +105,9 @@ pub trait SplitReader: Send {
     /// Waits until the pace allows another read, holding no memory for an answer: the worker reserves that between `ready`
     /// and `next`, so that idle splits hold neither budget nor a place among the concurrent reads. Cancel safe. A reader that
     /// leaves this out is paced by `next` alone.
+    ///
+    /// After a `next` that was dropped, until what is under way begins to arrive: a `next` that lasts is dropped for as long as
+    /// this would wait, so that a service that does not answer holds neither.
     async fn ready(&mut self) {}
     /// Waits for what comes next, at the pace that the service allows. Retries what is transient by itself, with backoff,
     /// but returns such an error after a while so that it can be shown; the next call goes on where it was.

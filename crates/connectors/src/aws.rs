@@ -17,6 +17,7 @@ mod wire;
 pub(crate) use access::{Access, OPTIONS, OPTIONS_LEN};
 pub(crate) use failure::code_error;
 pub(crate) use service::{Bulk, Service, ServiceDate};
+pub(crate) use wire::Heard;
 
 use connector::OptionDef;
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
@@ -144,6 +145,41 @@ impl Source for TapeSource {
         Ok(Box::new(Head { tape: Arc::clone(&self.0), next: self.0.after(from) }))
     }
     fn share(&self, _: &SplitId, _: u32) {}
+}
+
+/// A service that takes questions and never answers.
+struct Mute;
+
+#[async_trait]
+impl Source for Mute {
+    async fn start(&self) -> connector::Result<Start> {
+        Ok(Start::all(StartFrom::Horizon))
+    }
+    async fn discover(&self) -> connector::Result<Listing> {
+        Ok(Listing { creation: Creation(1), splits: vec![], now: None, retention: None })
+    }
+    async fn is_gone(&self, _: &SplitId) -> connector::Result<bool> {
+        Ok(false)
+    }
+    async fn open(&self, _: &SplitId, _: &Position) -> connector::Result<Box<dyn SplitReader>> {
+        Ok(Box::new(Asks(false)))
+    }
+    fn share(&self, _: &SplitId, _: u32) {}
+}
+
+struct Asks(bool);
+
+#[async_trait]
+impl SplitReader for Asks {
+    async fn ready(&mut self) {
+        if self.0 {
+            pending().await
+        }
+    }
+    async fn next(&mut self) -> connector::Result<Polled> {
+        self.0 = true;
+        pending().await
+    }
 }
 
 /// A source and its readings.
@@ -318,6 +354,26 @@ async fn a_run_joins_inside_an_aggregate() {
         assert_eq!(take(&mut member, 5 - rest).await, all[rest..], "after {at}");
     }
     assert_eq!((take(&mut slow, 5).await, desk.reads()), (all.to_vec(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_never_answers_keeps_neither_places_nor_memory_from_others() {
+    let desk = Desk::new(Tape::new(10));
+    desk.tape.add(numbers(0..100));
+    let (mute, readings): (Arc<dyn Source>, _) = (Arc::new(Mute), Readings::default());
+    let silent = |n: usize| {
+        let key = (SplitId::new(Creation(1), &format!("silent-{n}")), None);
+        eager(readings.member(&mute, key, (horizon(), Wants::All), &desk.commons))
+    };
+    let silent: Vec<_> = (0..40).map(silent).collect();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(desk.commons.reads.available_permits(), 0);
+    let mut healthy = desk.member(horizon());
+    let seen = timeout(Duration::from_secs(20), take(&mut healthy, 100)).await;
+    assert_eq!(seen.expect("its turn comes"), numbers(0..100));
+    drop(healthy);
+    assert_eq!((desk.commons.reads.available_permits(), desk.commons.budget.used()), (4, 0));
+    assert!(silent.iter().all(|(_, task)| !task.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]

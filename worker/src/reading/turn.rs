@@ -14,8 +14,9 @@ use std::{
 };
 
 use connector::{Error, ErrorKind, Polled, Result, SplitReader};
+use futures::FutureExt as _;
 use model::{Position, RawRecord};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Board, Member, News, Piece, SPLIT_BYTES, What};
 use crate::{
@@ -30,6 +31,11 @@ const PIECE_RECORDS: usize = 2048;
 const PIECE_BYTES: u64 = 1 << 20;
 /// A read that has waited so long for memory takes that of those who are behind.
 const SHORT_AFTER: Duration = Duration::from_secs(1);
+/// A read that lasts longer gives memory and place back until its answer begins to arrive: a service that is silent must not
+/// keep the splits of others waiting.
+const SILENT_AFTER: Duration = Duration::from_millis(1500);
+/// The same while the service has not answered since.
+const STILL_SILENT_AFTER: Duration = Duration::from_millis(100);
 /// The least that is reserved for an answer.
 const ANSWER_BYTES_MIN: u64 = 64 << 10;
 
@@ -41,14 +47,16 @@ pub(super) struct Turn {
     recent: u64,
     retry: Retry,
     not_before: Option<Instant>,
+    /// The last read was given up, for now.
+    silent: bool,
 }
 
 impl Turn {
     pub(super) fn new(from: Position) -> Self {
-        Self { from, reader: None, recent: 0, retry: Retry::default(), not_before: None }
+        Self { from, reader: None, recent: 0, retry: Retry::default(), not_before: None, silent: false }
     }
 
-    /// Reads once. Returns with nothing if the member need not read.
+    /// Reads once. Returns with nothing if the member need not read, or if the answer is not there yet.
     pub(super) async fn read_on(&mut self, member: &Member, reading: u64) {
         if let Some(at) = self.not_before {
             sleep_until(at).await;
@@ -79,9 +87,12 @@ impl Turn {
         let (polled, began) = {
             let _place = board.commons.reads.acquire().await;
             let began = trace::reading();
-            (reader.next().await, began)
+            (answer(reader.as_mut(), self.silent).await, began)
         };
-        self.brought(polled, (reservation, began), |news| member.append(reading, news));
+        self.silent = polled.is_none();
+        if let Some(polled) = polled {
+            self.brought(polled, (reservation, began), |news| member.append(reading, news));
+        }
     }
 
     fn brought(
@@ -162,6 +173,18 @@ impl Turn {
             What::Trouble(Trouble { error: text, kind: kind_name, retry_at })
         };
         News { what, gap: None, horizon: None, lag: None }
+    }
+}
+
+/// What the next read brings; `None` if it may go on without memory and place.
+async fn answer(reader: &mut dyn SplitReader, silent: bool) -> Option<Result<Polled>> {
+    let patience = if silent { STILL_SILENT_AFTER } else { SILENT_AFTER };
+    loop {
+        if let Ok(polled) = timeout(patience, reader.next()).await {
+            return Some(polled);
+        }
+        // One that is arriving needs both.
+        reader.ready().now_or_never()?;
     }
 }
 

@@ -36,7 +36,7 @@ use super::{
     access::Keys,
     clock::ServiceClock,
     failure::{Failure, failure},
-    wire::{self, Intake, Wire},
+    wire::{self, Heard, Intake, Wire},
 };
 
 static CALLS: LazyLock<Counter<u64>> = LazyLock::new(|| {
@@ -143,16 +143,17 @@ impl Service {
     }
 
     /// Sends `body` as the bulk call and makes of the answer's what `read` does; once per endpoint as long as none can be
-    /// reached.
+    /// reached. `heard` tells others how far it is.
     pub(crate) async fn bulk<T>(
         &self,
         what: impl Fn() -> String,
         body: Bytes,
+        heard: &Heard,
         read: impl Fn(&[u8]) -> Result<T, BoxError>,
     ) -> Result<T> {
         let mut others = self.access.endpoints.len().saturating_sub(1);
         loop {
-            match self.exchange(&what, body.clone(), &read).await {
+            match self.exchange(&what, body.clone(), heard, &read).await {
                 Err(failure) if failure.unreached && others > 0 => others -= 1,
                 outcome => return outcome.map_err(|failure| failure.error),
             }
@@ -166,13 +167,14 @@ impl Service {
         body: Bytes,
         read: impl Fn(&[u8]) -> Result<T, BoxError>,
     ) -> Result<T> {
-        self.exchange(&what, body, &read).await.map_err(|failure| failure.error)
+        self.exchange(&what, body, &Heard::default(), &read).await.map_err(|failure| failure.error)
     }
 
     async fn exchange<T>(
         &self,
         what: &impl Fn() -> String,
         body: Bytes,
+        heard: &Heard,
         read: &impl Fn(&[u8]) -> Result<T, BoxError>,
     ) -> Result<T, Failure> {
         let (index, endpoint) = self.endpoint().await;
@@ -180,7 +182,7 @@ impl Service {
         let failed = |error: wire::Error| failure(&what(), endpoint.url.as_deref(), error, began.into_std());
         let outcome = match self.wire(endpoint, what, began).await {
             Err(failure) => Err(failure),
-            Ok(wire) => match timeout_at(began + self.bulk_limit, wire.send(body, read)).await {
+            Ok(wire) => match timeout_at(began + self.bulk_limit, wire.send(body, heard, read)).await {
                 Ok(outcome) => outcome.map_err(failed),
                 Err(_) => {
                     let text = format!("no answer within {:?}", self.bulk_limit);

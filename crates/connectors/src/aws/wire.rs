@@ -12,7 +12,10 @@
 use std::{
     error::Error as StdError,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -62,6 +65,32 @@ impl ProvideErrorMetadata for Refusal {
     }
 }
 
+/// How far a call is, for who waits for its answer without memory for it.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    begun: AtomicBool,
+    stops: AtomicBool,
+}
+
+impl Heard {
+    /// The answer has begun: its head is here.
+    pub(crate) fn begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whoever polls the call from now on wants it to stop before the body, once.
+    pub(crate) fn stop_at_the_body(&self) {
+        self.stops.store(true, Ordering::SeqCst);
+    }
+
+    async fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        if self.stops.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// What comes of a call that has no answer.
 pub(crate) type Error = SdkError<Refusal, HttpResponse>;
 
@@ -100,6 +129,7 @@ impl Wire {
     pub(crate) async fn send<T>(
         &self,
         body: Bytes,
+        heard: &Heard,
         read: impl Fn(&[u8]) -> Result<T, BoxError>,
     ) -> Result<T, Error> {
         // As the SDK has it: what goes wrong before a request is on its way is a failure to dispatch it.
@@ -110,6 +140,7 @@ impl Wire {
         request.add_extension(connection.clone());
         let mut response = self.connector.call(request).await.map_err(SdkError::dispatch_failure)?;
         self.clock.learn(&response);
+        heard.begin().await;
         if matches!(response.status().as_u16(), 500 | 502 | 503 | 504)
             && let Some(connection) = connection.get()
         {

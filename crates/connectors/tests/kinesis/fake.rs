@@ -19,6 +19,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::sync::oneshot::Receiver;
 
 use crate::rustls_ready;
 
@@ -32,6 +33,8 @@ pub enum Answer {
     Status(u16),
     /// Nothing for so long.
     Silence(Duration),
+    /// 200 and this, in two halves, each when it is told to.
+    Told(Value, [Receiver<()>; 2]),
     /// 200 and an event stream.
     Events(Vec<Push>),
 }
@@ -161,6 +164,20 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         Answer::Silence(time) => {
             tokio::time::sleep(time).await;
             (200, "{}".to_owned())
+        }
+        Answer::Told(value, [head, body]) => {
+            let _ = head.await;
+            let text = value.to_string();
+            let (first, rest) = text.split_at(text.len() / 2);
+            let (first, rest) =
+                (Bytes::copy_from_slice(first.as_bytes()), Bytes::copy_from_slice(rest.as_bytes()));
+            let rest = stream::once(async move {
+                let _ = body.await;
+                Ok(rest)
+            });
+            let parts = stream::iter([Ok::<_, std::io::Error>(first)]).chain(rest);
+            return ([("content-type", "application/x-amz-json-1.1")], Body::from_stream(parts))
+                .into_response();
         }
     };
     (

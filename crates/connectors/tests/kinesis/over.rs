@@ -95,7 +95,7 @@ impl HttpConnector for Wire {
                     tokio::time::sleep(time).await;
                     (200, "{}".to_owned())
                 }
-                Answer::Events(_) => unreachable!("nobody subscribes here"),
+                Answer::Events(_) | Answer::Told(..) => unreachable!("nobody asks for it here"),
             };
             let mut response = HttpResponse::new(status.try_into().unwrap(), text.into());
             if let Some(ahead) = ahead {

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use connector::{ErrorKind, Polled};
+use futures::FutureExt as _;
 use model::{Creation, Cursor, Position, SplitId, StartFrom, Timestamp};
 use serde_json::json;
+use tokio::sync::oneshot::channel;
 
 use crate::{
     fake::{Answer, Fake, get_records, summary},
@@ -214,6 +216,36 @@ async fn silence_ends_at_the_time_limit() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.ambiguous().is_some(), "nobody knows what came of it");
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// A slow service is heard although its reader is given up again and again; whoever waits for it needs no memory until then.
+#[tokio::test]
+async fn an_answer_that_takes_its_time_is_asked_for_once_and_waited_for_without_memory() {
+    let (head, head_told) = channel();
+    let (body, body_told) = channel();
+    let mut told = Some([head_told, body_told]);
+    let fake = shard(move |_| match get_records(&[1, 2], Some("it"), 0) {
+        Answer::Ok(value) => Answer::Told(value, told.take().expect("it is asked once")),
+        other => other,
+    })
+    .await;
+    let source = fast_source(&fake.endpoint, STREAM, &[]);
+    let mut reader = source.open(&split(), &HORIZON).await.unwrap();
+    while fake.requests("GetRecords").is_empty() {
+        let moment = Duration::from_millis(20);
+        assert!(tokio::time::timeout(moment, reader.next()).await.is_err());
+    }
+    assert!(reader.ready().now_or_never().is_none(), "nobody has answered");
+    head.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), reader.ready()).await.unwrap();
+    assert!(
+        reader.next().now_or_never().is_none(),
+        "the body is not read while only its beginning is waited for"
+    );
+    assert!(reader.ready().now_or_never().is_some(), "it has begun");
+    body.send(()).unwrap();
+    assert_eq!(numbers(&read(&mut *reader, 2).await), ["1", "2"]);
+    assert_eq!(fake.requests("GetRecords").len(), 1);
 }
 
 #[tokio::test]

@@ -4,13 +4,17 @@ use connector::Result;
 
 use super::client::Client;
 use crate::aws::records;
-pub(crate) use crate::aws::records::{Answer, Record};
+pub(crate) use crate::aws::{
+    Heard,
+    records::{Answer, Record},
+};
 
 impl Client {
     /// Reads up to `limit` records at `iterator`.
-    pub(crate) async fn get_records(&self, iterator: &str, limit: i32) -> Result<Answer> {
+    pub(crate) async fn get_records(&self, iterator: &str, limit: i32, heard: &Heard) -> Result<Answer> {
         let stream = &self.service.access().stream;
         let body = records::ask(iterator, limit, stream.arn.as_deref());
-        self.service.bulk(|| format!("failed to read stream `{}`", stream.name), body, records::read).await
+        let what = || format!("failed to read stream `{}`", stream.name);
+        self.service.bulk(what, body, heard, records::read).await
     }
 }

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! Cancel safe: the place and the iterator move only when an answer is turned into what `next` returns, with no await between.
-//! The call under way lives in the reader, so a dropped `next` does not throw its work away either, however often it is dropped. Any wait is towards a moment that
-//! the reader keeps. There is no task and no thread here: a reader that nobody asks does nothing.
+//! The call under way lives in the reader, so a dropped `next` does not throw its work away either, however often it is dropped:
+//! `ready` then waits until its answer begins. Any wait is towards a moment that the reader keeps. There is no task and no thread
+//! here: a reader that nobody asks does nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_trait::async_trait;
 use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 use super::{
     Shared,
     client::{EXPIRED_ITERATOR, INVALID_ARGUMENT},
-    get_records::Answer,
+    get_records::{Answer, Heard},
     loss::{self, Whose},
     meters::Meters,
     pace::{Pace, Slot},
@@ -70,8 +71,10 @@ pub(crate) struct Reader {
     token: Option<Token>,
     /// For the next read.
     slot: Option<Slot>,
-    /// The call under way.
-    call: Option<BoxFuture<'static, Brought>>,
+    /// The call under way, and how far it is.
+    call: Option<(BoxFuture<'static, Brought>, Arc<Heard>)>,
+    /// What a call brought that ended while only its answer's beginning was waited for.
+    brought: Option<Brought>,
     ended: bool,
     not_before: Instant,
     backoff: Backoff,
@@ -100,6 +103,7 @@ impl Reader {
             token: None,
             slot: None,
             call: None,
+            brought: None,
             ended: false,
             not_before: Instant::now(),
             backoff,
@@ -117,15 +121,19 @@ impl Reader {
     /// One attempt at whatever is next; `None` if there is nothing to tell yet.
     async fn step(&mut self) -> Result<Option<Polled>> {
         tokio::time::sleep_until(self.not_before).await;
-        if self.call.is_none() {
-            self.call = Some(match self.token.take_if(|token| token.made.elapsed() < ITERATOR_AGE_MAX) {
-                Some(token) => self.read(token),
+        if self.call.is_none() && self.brought.is_none() {
+            let heard = Arc::default();
+            let call = match self.token.take_if(|token| token.made.elapsed() < ITERATOR_AGE_MAX) {
+                Some(token) => self.read(token, Arc::clone(&heard)),
                 None => self.locate(),
-            });
+            };
+            self.call = Some((call, heard));
         }
-        let Some(call) = self.call.as_mut() else { return Ok(None) };
-        let brought = call.await;
-        self.call = None;
+        if let Some((call, _)) = &mut self.call {
+            self.brought = Some(call.await);
+            self.call = None;
+        }
+        let Some(brought) = self.brought.take() else { return Ok(None) };
         match brought {
             Brought::Token(Ok((text, horizon))) => {
                 self.horizon = horizon;
@@ -160,7 +168,7 @@ impl Reader {
     }
 
     /// Reads at an iterator.
-    fn read(&mut self, token: Token) -> BoxFuture<'static, Brought> {
+    fn read(&mut self, token: Token, heard: Arc<Heard>) -> BoxFuture<'static, Brought> {
         let (shared, pace) = (Arc::clone(&self.shared), Arc::clone(&self.pace));
         let limit = (ANSWER_AIM / self.record_bytes.max(1)).clamp(1, LIMIT_MAX);
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
@@ -170,9 +178,25 @@ impl Reader {
                 pace.before_read().await;
             }
             let began = Instant::now();
-            let outcome = shared.client.get_records(&token.text, limit).await;
+            let outcome = shared.client.get_records(&token.text, limit, &heard).await;
             Brought::Answer { token, took: began.elapsed(), outcome }
         })
+    }
+
+    /// Until the call under way has an answer that begins, or none: a place among the reads is not needed before.
+    async fn begins(&mut self) {
+        let Self { call, brought, .. } = self;
+        let Some((under_way, heard)) = call.as_mut().filter(|(_, heard)| !heard.begun()) else { return };
+        heard.stop_at_the_body();
+        *brought = poll_fn(|context| match under_way.as_mut().poll(context) {
+            Poll::Ready(brought) => Poll::Ready(Some(brought)),
+            Poll::Pending if heard.begun() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        if brought.is_some() {
+            *call = None;
+        }
     }
 
     /// The service does not take the place. The error that comes back only says "again".
@@ -277,8 +301,11 @@ impl Reader {
 #[async_trait]
 impl SplitReader for Reader {
     async fn ready(&mut self) {
-        if self.ended || self.call.is_some() {
+        if self.ended || self.brought.is_some() {
             return;
+        }
+        if self.call.is_some() {
+            return self.begins().await;
         }
         tokio::time::sleep_until(self.not_before).await;
         if self.slot.is_none() {
