@@ -42,8 +42,11 @@ use serde::Deserialize;
 
 use super::clock::ServiceClock;
 
-/// No answer is larger (10 MiB of records in base64, and what stands around them); more is not taken on trust.
-const ANSWER_MAX: usize = 16 << 20;
+/// No answer of the service is larger (10 MiB of records in base64, and what stands around them): more is not made room for on
+/// trust.
+const ANSWER_USUAL: usize = 16 << 20;
+/// More than this is not read. Emulators do not know the service's limit: the first answer of theirs may be large.
+const ANSWER_MAX: usize = 128 << 20;
 /// Headers that belong to one request, or to its body.
 const OWN_HEADERS: [&str; 4] = ["content-length", "host", "amz-sdk-invocation-id", "amz-sdk-request"];
 
@@ -148,7 +151,7 @@ impl Wire {
             connection.poison();
         }
         let length = response.headers().get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
-        let body = collect(response.take_body(), length).await;
+        let body = collect(response.take_body(), length, ANSWER_MAX).await;
         if response.status().is_success() {
             return match body.and_then(|body| read(&body)) {
                 Ok(answer) => Ok(answer),
@@ -192,17 +195,21 @@ impl Wire {
     }
 }
 
-/// The whole body. `length` is what the answer promised, and only a hint.
-async fn collect(body: SdkBody, length: usize) -> Result<Bytes, BoxError> {
+/// The whole body, of at most `max` bytes. `length` is what the answer promised, and only a hint.
+async fn collect(body: SdkBody, length: usize, max: usize) -> Result<Bytes, BoxError> {
     let mut stream = ByteStream::new(body);
     let Some(first) = stream.next().await.transpose()? else { return Ok(Bytes::new()) };
     if first.len() == length {
         return Ok(first);
     }
-    let mut whole = Vec::with_capacity(length.clamp(first.len(), ANSWER_MAX));
-    whole.extend_from_slice(&first);
-    while let Some(part) = stream.next().await.transpose()? {
+    let mut whole = Vec::with_capacity(length.min(ANSWER_USUAL).max(first.len()));
+    let mut next = Some(first);
+    while let Some(part) = next {
+        if whole.len() + part.len() > max {
+            return Err(format!("the answer is larger than {max} bytes").into());
+        }
         whole.extend_from_slice(&part);
+        next = stream.next().await.transpose()?;
     }
     Ok(whole.into())
 }
@@ -307,9 +314,23 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_whole_whatever_length_was_promised() {
         for length in [0, 3, 5, 1 << 40] {
-            let body = collect(SdkBody::from("hello"), length).await.unwrap();
+            let body = collect(SdkBody::from("hello"), length, ANSWER_MAX).await.unwrap();
             assert_eq!(body, "hello");
-            assert!(collect(SdkBody::empty(), length).await.unwrap().is_empty());
+            assert!(collect(SdkBody::empty(), length, ANSWER_MAX).await.unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_an_error() {
+        let answer = |max| collect(SdkBody::from("hello"), 3, max);
+        assert_eq!(answer(5).await.unwrap(), "hello");
+        let error = answer(4).await.unwrap_err().to_string();
+        assert_eq!(error, "the answer is larger than 4 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_first_part_that_is_larger_than_usual_is_taken() {
+        let large = SdkBody::from(vec![0; ANSWER_USUAL + 1]);
+        assert_eq!(collect(large, 5, ANSWER_MAX).await.unwrap().len(), ANSWER_USUAL + 1);
     }
 }
