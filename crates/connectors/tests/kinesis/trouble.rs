@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use connector::{ErrorKind, Polled};
+use formats::kpl;
 use futures::FutureExt as _;
 use model::{Creation, Cursor, Position, SplitId, StartFrom, Timestamp};
 use serde_json::json;
@@ -246,6 +249,32 @@ async fn an_answer_that_takes_its_time_is_asked_for_once_and_waited_for_without_
     body.send(()).unwrap();
     assert_eq!(numbers(&read(&mut *reader, 2).await), ["1", "2"]);
     assert_eq!(fake.requests("GetRecords").len(), 1);
+}
+
+/// I8: small records of an aggregate take more memory than it did.
+#[tokio::test]
+async fn the_limit_of_a_read_counts_what_comes_out_of_aggregates() {
+    let user = || kpl::UserRecord {
+        key: Bytes::from_static(b"k"),
+        hash_key: None,
+        data: Bytes::from_static(b"0123456789"),
+    };
+    let data = BASE64_STANDARD.encode(kpl::close(&(0..200).map(|_| user()).collect::<Vec<_>>()));
+    let fake = shard(move |n| {
+        let record = |i: usize| {
+            json!({"SequenceNumber": (1 + 50 * n + i).to_string(), "Data": data, "PartitionKey": "k",
+                "ApproximateArrivalTimestamp": 1.5})
+        };
+        let records: Vec<_> = (0..50).map(record).collect();
+        Answer::Ok(json!({"Records": records, "MillisBehindLatest": 9, "NextShardIterator": "it"}))
+    })
+    .await;
+    let source = fast_source(&fake.endpoint, STREAM, &[]);
+    let mut reader = source.open(&split(), &HORIZON).await.unwrap();
+    let got = read(&mut *reader, 20_000).await;
+    let of_one: usize = got[..200].iter().map(model::RawRecord::size).sum();
+    let limit = usize::try_from(fake.requests("GetRecords")[1]["Limit"].as_u64().unwrap()).unwrap();
+    assert!((1 << 20..=4 << 20).contains(&(limit * of_one)), "{limit} records that hold {of_one} bytes each");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
 use futures::future::BoxFuture;
 use logic::backoff::Backoff;
-use model::{SplitId, Timestamp};
+use model::{RawRecord, SplitId, Timestamp};
 use tokio::time::Instant;
 
 use super::{
@@ -214,10 +214,13 @@ impl Reader {
         self.expired = 0;
         self.pace.after_read(bytes);
         self.meters.answered(took, records.len(), bytes, behind);
-        self.measure(records.len(), bytes, behind.unwrap_or_default());
         self.ended = next.is_none();
         self.token = next.map(|text| Token { text, made: Instant::now() });
+        let closed = records.len();
         let records = self.place.take(records);
+        // Small records of an aggregate take more memory than the aggregate did.
+        let opened = records.iter().map(RawRecord::size).sum();
+        self.measure(closed, bytes.max(opened), behind.unwrap_or_default());
         if self.ended {
             self.place.end();
         }
@@ -230,7 +233,7 @@ impl Reader {
         if self.ended { Polled::End } else { Polled::Idle { lag: self.behind } }
     }
 
-    /// Learns from an answer how fast and how much to ask next.
+    /// Learns from an answer, and from the memory that it takes, how fast and how much to ask next.
     fn measure(&mut self, records: usize, bytes: usize, behind: Duration) {
         if let Some(average) = bytes.checked_div(records) {
             // Quick up, slow down: too large an answer costs memory, too small a one only a call.
