@@ -544,6 +544,32 @@ async fn auto_polls_where_there_is_no_fan_out() {
 }
 
 #[tokio::test]
+async fn auto_tells_a_loss_that_it_found_out_before_it_changed_its_way() {
+    let mut subscribed = 0;
+    let fake = Fake::start(move |operation, body| match operation {
+        "DescribeStreamSummary" => summary(CREATED),
+        "DescribeStreamConsumer" => described("ACTIVE"),
+        "SubscribeToShard" => {
+            subscribed += 1;
+            let gone = subscribed == 1;
+            Answer::Error(if gone { "InvalidArgumentException" } else { "AccessDeniedException" })
+        }
+        "GetShardIterator" if body["ShardIteratorType"] == "TRIM_HORIZON" => {
+            Answer::Ok(json!({"ShardIterator": "it"}))
+        }
+        "GetShardIterator" => Answer::Error("InvalidArgumentException"),
+        _ => get_records(&[70], Some("it"), 0),
+    })
+    .await;
+    let source = pushed(&fake.endpoint, &[("kinesis.consumer.mode", "auto")]);
+    let mut reader = source.open(&split(), &Position::After(Cursor::new("5"))).await.unwrap();
+    assert_eq!(numbers(&read(&mut *reader, 1).await), ["70"]);
+    let gap = reader.gap().expect("the gap is told").message;
+    assert!(gap.contains("no longer holds sequence number 5"), "{gap}");
+    assert_eq!(reader.gap(), None, "once");
+}
+
+#[tokio::test]
 async fn auto_subscribes_once_the_consumer_is_there() {
     let mut asked = 0;
     let fake = both(move |operation| match operation {

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use connector::{Error, ErrorKind, Gap, Polled, Result, SplitReader};
+use futures::future::BoxFuture;
 use model::{Cursor, Timestamp};
 use tokio::time::Instant;
 
@@ -38,6 +39,10 @@ pub(super) struct Fallback {
     way: Way,
     look_at: Instant,
     looks: u32,
+    /// The look under way; it goes on after a `next` that was dropped.
+    looking: Option<BoxFuture<'static, Result<Arc<str>>>>,
+    /// What the former way found out and could not tell any more.
+    gap: Option<Gap>,
 }
 
 impl Fallback {
@@ -49,6 +54,8 @@ impl Fallback {
             pace,
             look_at: Instant::now(),
             looks: 0,
+            looking: None,
+            gap: None,
         }
     }
 
@@ -66,6 +73,7 @@ impl Fallback {
             tracing::warn!(%shard, "polls instead of subscribing: {error}");
         }
         self.meters.polls_instead();
+        self.gap = self.gap();
         self.look_at = Instant::now() + if absent && self.looks == 0 { LOOK_FIRST } else { LOOK_EVERY };
         self.looks += 1;
         self.way = match std::mem::replace(&mut self.way, Way::Changing) {
@@ -81,15 +89,22 @@ impl Fallback {
 
     /// Subscribes again if the consumer is there by now.
     async fn look(&mut self) {
-        if !matches!(self.way, Way::Polls(_)) || self.look_at > Instant::now() {
+        if !matches!(self.way, Way::Polls(_)) || (self.looking.is_none() && self.look_at > Instant::now()) {
             return;
         }
+        let looking = self.looking.get_or_insert_with(|| {
+            let Whose { shared, consumers, name, .. } = self.whose.clone();
+            Box::pin(async move { consumers.arn(&shared.client, &name).await })
+        });
+        let found = looking.await;
+        self.looking = None;
         self.look_at = Instant::now() + LOOK_EVERY;
         self.looks += 1;
-        if let Err(error) = self.whose.consumers.arn(&self.whose.shared.client, &self.whose.name).await {
+        if let Err(error) = found {
             tracing::debug!(shard = %self.whose.split, %error, "goes on polling");
             return;
         }
+        self.gap = self.gap();
         self.way = match std::mem::replace(&mut self.way, Way::Changing) {
             Way::Polls(reader) => {
                 Way::Subscribes(Box::new(Subscribing::new(self.whose.clone(), (*reader).into_place())))
@@ -144,6 +159,7 @@ impl SplitReader for Fallback {
     }
 
     fn gap(&mut self) -> Option<Gap> {
-        self.way().gap()
+        let former = self.gap.take();
+        self.way().gap().or(former)
     }
 }
