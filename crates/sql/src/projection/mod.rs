@@ -1,12 +1,13 @@
 //! The `SELECT … WHERE` of a sink, compiled once and evaluated on every batch. The worker calls it.
 //!
 //! `plan` turns the text into DataFusion's physical expressions, `rewrite` maps our SQL (`->`, `::jsonb`, `(c).f`) to what
-//! DataFusion knows, `functions` are the functions it lacks, `numeric` carries decimals in and out.
+//! DataFusion knows, `functions` are the functions it lacks, `arithmetic` what its arithmetic does otherwise, `numeric` carries decimals in and out.
 //!
 //! Rows keep their ops and cursors (I1: a filtered row still counts as read, which the caller knows from the batch it
 //! passed in). A column that is only passed through is not touched: a numeric keeps its text, bytes are not copied. A row
 //! whose expressions fail (a cast, a division by zero) is named with its reason and does not spoil the others.
 
+mod arithmetic;
 mod functions;
 mod numeric;
 mod plan;

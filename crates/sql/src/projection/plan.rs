@@ -21,7 +21,7 @@ use datafusion::{
 use model::{Column, SqlType, numeric_arrow};
 use sqlparser::ast::{Expr, ExprWithAlias, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor};
 
-use super::{Output, Projection, functions, numeric, rewrite, schema_of};
+use super::{Output, Projection, arithmetic, functions, numeric, rewrite, schema_of};
 use crate::{Code, Error, Result, lexer::Cursor};
 
 /// One for all queries: DataFusion's functions, ours beside them.
@@ -267,10 +267,12 @@ fn physical(expr: &Logical, schema: &DFSchema) -> Result<(Arc<dyn PhysicalExpr>,
         .with_config_options(Arc::clone(STATE.config_options()))
         .with_current_time();
     let simplifier = ExprSimplifier::new(context);
-    let physical = simplifier
-        .coerce(expr.clone(), schema)
+    let physical = arithmetic::exact(expr.clone(), schema)
+        .and_then(|expr| simplifier.coerce(expr, schema))
+        .and_then(|expr| arithmetic::guarded(expr, schema))
         .and_then(|expr| simplifier.simplify(expr))
         .and_then(|expr| create_physical_expr(&expr, schema, &ExecutionProps::new()))
+        .and_then(|expr| arithmetic::checked(expr, schema))
         .map_err(|e| refusal(&e, &[], Code::Bind))?;
     let field = physical.return_field(schema.as_arrow()).map_err(|e| refusal(&e, &[], Code::Bind))?;
     Ok((physical, field.as_ref().clone()))

@@ -153,6 +153,76 @@ fn numerics_are_decimals_inside_and_canonical_text_outside() {
 }
 
 #[test]
+fn a_fractional_literal_beside_a_numeric_is_what_was_written() {
+    let exact = |condition: &str| {
+        let one = SqlType::Numeric;
+        let input = [column("price", one), column("dbl", SqlType::Double)];
+        let query = format!("SELECT {condition} AS x FROM c");
+        let projection = Projection::compile(&query, &input).unwrap_or_else(|e| panic!("{query}: {e}"));
+        let all: Vec<(&str, ArrayRef)> = vec![
+            ("price", Arc::new(StringArray::from(vec!["8.7"]))),
+            ("dbl", Arc::new(Float64Array::from(vec![8.7]))),
+        ];
+        let used: Vec<Column> =
+            input.iter().filter(|c| projection.inputs().contains(&c.name)).cloned().collect();
+        let arrays =
+            all.into_iter().filter(|(n, _)| used.iter().any(|c| c.name == *n)).map(|(_, a)| a).collect();
+        let rows = batch(&schema_of(&used), arrays, 1).unwrap();
+        let (out, bad) =
+            projection.apply(Batch { rows, ops: Ops::Inserts, cursors: vec![Cursor::new("1")] }).unwrap();
+        assert!(bad.is_empty(), "{query}: {bad:?}");
+        let kind = projection.columns()[0].kind.to_string();
+        format!("{kind} {}", text_at(&to_text(out.rows.column(0)).unwrap(), 0).unwrap())
+    };
+    for (condition, wanted) in [
+        ("price = 8.7", "boolean true"),
+        ("8.7 = price", "boolean true"),
+        ("price <= 8.7", "boolean true"),
+        ("price > 8.7", "boolean false"),
+        ("-price < -8.6", "boolean true"),
+        ("price IN (1.5, 8.7)", "boolean true"),
+        ("price NOT BETWEEN 8.7 AND 8.8", "boolean false"),
+        ("price * 1.1", "numeric 9.57"),
+        ("price * 1.1 + 0.03", "numeric 9.6"),
+        ("(1 + 0.1) * price", "numeric 9.57"),
+        ("price / 0.3", "numeric 29"),
+        ("coalesce(price, 0.1)", "numeric 8.7"),
+        ("CASE WHEN price > 8 THEN 0.1 ELSE price END", "numeric 0.1"),
+        ("CASE price WHEN 8.7 THEN 1 ELSE 2 END", "bigint 1"),
+        // Beside a double it stays one.
+        ("dbl = 8.7", "boolean true"),
+        ("dbl * 2.5", "double precision 21.75"),
+        ("price * dbl > 75.0", "boolean true"),
+    ] {
+        assert_eq!(exact(condition), wanted, "{condition}");
+    }
+}
+
+#[test]
+fn integers_do_not_wrap_and_nothing_is_divided_by_zero() {
+    for query in [
+        "SELECT id * 2000000000 * \"Big\" AS x FROM c",
+        "SELECT \"Big\" + 1 AS x FROM c WHERE \"Big\" > 4",
+        "SELECT -\"Big\" - 2 AS x FROM c",
+        "SELECT id FROM c WHERE id = 1 AND \"Big\" * 2 > 0",
+    ] {
+        let (_, bad, _) = run(query);
+        assert!(bad.iter().any(|(row, why)| *row == 0 && why.contains("verflow")), "{query}: {bad:?}");
+    }
+    let (rows, bad, types) = run("SELECT -(-\"Big\" - 1) AS x FROM c WHERE id = 1");
+    assert!(rows.is_empty() && bad[0].1.contains("verflow"), "{rows:?} {bad:?} {types}");
+    // Row 2 is the zero, row 3 a null.
+    let (rows, bad, _) = run("SELECT 1.5 / id AS x, id / 2.0 AS y FROM c");
+    assert_eq!(rows, ["0: 1.5|0.5", "1: 0.75|1", "3: NULL|NULL"]);
+    assert_eq!(bad, [(2, "divide by zero error".to_owned())]);
+    let (rows, bad, _) =
+        run("SELECT CASE WHEN id = 0 THEN -1.0 ELSE (at).x / id END AS x FROM c WHERE id <> 1");
+    assert_eq!((rows.len(), bad.len()), (2, 0), "{rows:?} {bad:?}");
+    let (rows, _, _) = run("SELECT id FROM c WHERE id <> 0 AND 1.0 / id < 1");
+    assert_eq!(rows, ["1: 2"]);
+}
+
+#[test]
 fn json_members_elements_and_texts() {
     let (rows, bad, types) = run(
         "SELECT doc->'a' AS a, doc->'a'->'b'->1 AS e, doc->'a'->'b'->-1 AS l, doc->>'s' AS s, doc->'a'->'b'->>2 AS n, \
