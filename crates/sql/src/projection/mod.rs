@@ -19,6 +19,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
     compute::{concat_batches, take},
     datatypes::{Schema, SchemaRef},
+    error::ArrowError,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use model::{Batch, Column, Op, Ops, SqlType};
@@ -45,12 +46,25 @@ pub struct Projection {
     /// What each output column is made of, in canonical text.
     origins: Vec<String>,
     outputs: Vec<Output>,
-    filter: Option<Arc<dyn PhysicalExpr>>,
-    /// What the expressions see: the columns they name, numerics as decimals.
-    evaluated: Vec<Column>,
-    seen: SchemaRef,
+    filter: Option<Condition>,
+    /// What the select list sees.
+    scope: Scope,
     schema: SchemaRef,
     relation: String,
+}
+
+/// What `WHERE` says. It sees its own columns only: a row that it leaves out cannot fail by another one.
+#[derive(Debug)]
+struct Condition {
+    scope: Scope,
+    holds: Arc<dyn PhysicalExpr>,
+}
+
+/// What expressions see: the columns they name, numerics as decimals.
+#[derive(Debug)]
+struct Scope {
+    columns: Vec<Column>,
+    schema: SchemaRef,
 }
 
 /// Rows that came through: which they were, and what became of them.
@@ -145,33 +159,25 @@ impl Projection {
     }
 
     fn piece(&self, rows: &RecordBatch, first: usize) -> Result<Piece, String> {
-        let seen = self.seen(rows).map_err(|e| reason(&e))?;
-        let kept = match &self.filter {
-            None => None,
-            Some(filter) => {
-                let mask = filter
-                    .evaluate(&seen)
-                    .and_then(|v| v.into_array(seen.num_rows()))
-                    .map_err(|e| numeric::explain(&e))?;
-                Some(true_rows(mask.as_boolean()))
+        let (tested, kept) = match &self.filter {
+            None => (None, None),
+            Some(condition) => {
+                let (tested, kept) = condition.rows(rows)?;
+                (Some(tested), Some(kept))
             }
         };
         let select = |array: &ArrayRef| match &kept {
             Some(kept) if kept.len() < rows.num_rows() => take(array, kept, None),
             _ => Ok(array.clone()),
         };
-        let (count, seen) = match &kept {
-            Some(kept) if kept.len() < rows.num_rows() => {
-                let columns = seen
-                    .columns()
-                    .iter()
-                    .map(select)
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|e| reason(&e))?;
-                (kept.len(), batch(&self.seen, columns, kept.len()).map_err(|e| reason(&e))?)
-            }
-            _ => (rows.num_rows(), seen),
-        };
+        let count = kept.as_ref().map_or(rows.num_rows(), UInt32Array::len);
+        let tested = |name: &str| tested.as_ref().and_then(|tested| tested.column_by_name(name));
+        let seen = self.scope.of(count, |column| match tested(&column.name) {
+            // Its decimals are made already.
+            Some(array) => select(array),
+            None => seen(&select(named(rows, column)?)?, column),
+        });
+        let seen = seen.map_err(|e| reason(&e))?;
         let mut columns = Vec::with_capacity(self.outputs.len());
         for (output, column) in self.outputs.iter().zip(&self.columns) {
             columns.push(match output {
@@ -197,21 +203,6 @@ impl Projection {
         Ok(Piece { kept, rows: batch(&self.schema, columns, count).map_err(|e| reason(&e))? })
     }
 
-    /// The columns that expressions name, numerics as decimals.
-    fn seen(&self, rows: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let mut columns = Vec::with_capacity(self.evaluated.len());
-        for column in &self.evaluated {
-            let array = rows.column_by_name(&column.name).ok_or_else(|| {
-                arrow::error::ArrowError::SchemaError(format!("column \"{}\" is missing", column.name))
-            })?;
-            columns.push(match column.kind {
-                SqlType::Numeric => numeric::to_decimal(array)?,
-                _ => array.clone(),
-            });
-        }
-        batch(&self.seen, columns, rows.num_rows())
-    }
-
     fn join(&self, mut pieces: Vec<Piece>) -> Result<(Vec<u32>, RecordBatch)> {
         if pieces.len() == 1
             && let Some(piece) = pieces.pop()
@@ -224,11 +215,41 @@ impl Projection {
     }
 }
 
-fn batch(
-    schema: &SchemaRef,
-    columns: Vec<ArrayRef>,
-    rows: usize,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
+impl Condition {
+    /// What it saw of the rows, and which of them it holds for.
+    fn rows(&self, rows: &RecordBatch) -> Result<(RecordBatch, UInt32Array), String> {
+        let count = rows.num_rows();
+        let tested = self.scope.of(count, |column| seen(named(rows, column)?, column));
+        let tested = tested.map_err(|e| reason(&e))?;
+        let mask = self.holds.evaluate(&tested).and_then(|v| v.into_array(count));
+        let kept = true_rows(mask.map_err(|e| numeric::explain(&e))?.as_boolean());
+        Ok((tested, kept))
+    }
+}
+
+impl Scope {
+    fn of(
+        &self,
+        rows: usize,
+        column: impl FnMut(&Column) -> Result<ArrayRef, ArrowError>,
+    ) -> Result<RecordBatch, ArrowError> {
+        batch(&self.schema, self.columns.iter().map(column).collect::<Result<_, _>>()?, rows)
+    }
+}
+
+fn named<'a>(rows: &'a RecordBatch, column: &Column) -> Result<&'a ArrayRef, ArrowError> {
+    let missing = || ArrowError::SchemaError(format!("column \"{}\" is missing", column.name));
+    rows.column_by_name(&column.name).ok_or_else(missing)
+}
+
+fn seen(array: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
+    match column.kind {
+        SqlType::Numeric => numeric::to_decimal(array),
+        _ => Ok(array.clone()),
+    }
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }
@@ -257,7 +278,7 @@ fn kept_ops(ops: &Ops, kept: &[u32]) -> Ops {
     Ops::Each(kept.iter().map(op).collect())
 }
 
-fn reason(error: &arrow::error::ArrowError) -> String {
+fn reason(error: &ArrowError) -> String {
     numeric::plain(&error.to_string())
 }
 

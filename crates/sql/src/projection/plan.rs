@@ -1,6 +1,9 @@
 //! From the text of a sink's query to physical expressions.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::{
@@ -21,7 +24,7 @@ use datafusion::{
 use model::{Column, SqlType, numeric_arrow};
 use sqlparser::ast::{Expr, ExprWithAlias, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor};
 
-use super::{Output, Projection, arithmetic, functions, numeric, rewrite, schema_of};
+use super::{Condition, Output, Projection, Scope, arithmetic, functions, numeric, rewrite, schema_of};
 use crate::{Code, Error, Result, lexer::Cursor};
 
 /// One for all queries: DataFusion's functions, ours beside them.
@@ -65,7 +68,6 @@ pub(super) fn compile(text: &str, input: &[Column]) -> Result<Projection> {
     }
     let all = seen_schema(input)?;
     let logical = |expr: &Expr| logical(expr, &all, input);
-    let mut used: Vec<&str> = Vec::new();
     let mut planned = Vec::new();
     for item in &items {
         let column = match &item.expr {
@@ -78,21 +80,17 @@ pub(super) fn compile(text: &str, input: &[Column]) -> Result<Projection> {
         });
     }
     let filter = condition.as_ref().map(logical).transpose()?;
-    let expressions = planned.iter().filter_map(|p| match p {
+    let computed_of = planned.iter().filter_map(|p| match p {
         Planned::Computed(expr) => Some(expr),
         Planned::Input(_) => None,
     });
-    for expr in expressions.chain(&filter) {
-        used.extend(expr.column_refs().iter().map(|c| c.name.as_str()));
-    }
-    let evaluated: Vec<Column> = input.iter().filter(|c| used.contains(&c.name.as_str())).cloned().collect();
+    let (scope, schema) = scope(computed_of, input)?;
+    let condition = filter.as_ref().map(|expr| condition_of(expr, input)).transpose()?;
+    let used = |name: &str| {
+        scope.columns.iter().chain(condition.iter().flat_map(|c| &c.scope.columns)).any(|c| c.name == name)
+    };
     let passed = |name: &str| planned.iter().any(|p| matches!(p, Planned::Input(c) if c.name == name));
-    let inputs = input
-        .iter()
-        .filter(|c| used.contains(&c.name.as_str()) || passed(&c.name))
-        .map(|c| c.name.clone())
-        .collect();
-    let schema = seen_schema(&evaluated)?;
+    let inputs = input.iter().filter(|c| used(&c.name) || passed(&c.name)).map(|c| c.name.clone()).collect();
     let mut columns = Vec::with_capacity(items.len());
     let mut outputs = Vec::with_capacity(items.len());
     let mut origins = Vec::with_capacity(items.len());
@@ -108,10 +106,8 @@ pub(super) fn compile(text: &str, input: &[Column]) -> Result<Projection> {
         });
         columns.push(Column { name: item.name.clone(), kind });
     }
-    let filter = filter.as_ref().map(|expr| condition_of(expr, &schema)).transpose()?;
-    let seen = Arc::new(schema.as_arrow().clone());
     let schema = schema_of(&columns);
-    Ok(Projection { inputs, columns, origins, outputs, filter, evaluated, seen, schema, relation })
+    Ok(Projection { inputs, columns, origins, outputs, filter: condition, scope, schema, relation })
 }
 
 /// A select item that is a column, or an expression.
@@ -232,6 +228,15 @@ pub(crate) fn name_of(expr: &Expr) -> String {
     }
 }
 
+/// The columns that expressions name.
+fn scope<'a>(expressions: impl Iterator<Item = &'a Logical>, input: &[Column]) -> Result<(Scope, DFSchema)> {
+    let named: HashSet<&str> =
+        expressions.flat_map(Logical::column_refs).map(|column| column.name.as_str()).collect();
+    let columns: Vec<Column> = input.iter().filter(|c| named.contains(c.name.as_str())).cloned().collect();
+    let schema = seen_schema(&columns)?;
+    Ok((Scope { columns, schema: Arc::new(schema.as_arrow().clone()) }, schema))
+}
+
 /// The columns as expressions see them: numerics as decimals.
 fn seen_schema(columns: &[Column]) -> Result<DFSchema> {
     let fields: Vec<Field> = columns
@@ -289,10 +294,11 @@ fn computed(expr: &Logical, schema: &DFSchema, name: &str) -> Result<(Output, Sq
     }
 }
 
-fn condition_of(expr: &Logical, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    let (physical, field) = physical(expr, schema)?;
+fn condition_of(expr: &Logical, input: &[Column]) -> Result<Condition> {
+    let (scope, schema) = scope(std::iter::once(expr), input)?;
+    let (holds, field) = physical(expr, &schema)?;
     if field.data_type() == &arrow::datatypes::DataType::Boolean {
-        return Ok(physical);
+        return Ok(Condition { scope, holds });
     }
     let kind =
         SqlType::of_arrow(&field).map_or_else(|| field.data_type().to_string(), |kind| kind.to_string());

@@ -199,6 +199,19 @@ fn a_fractional_literal_beside_a_numeric_is_what_was_written() {
 }
 
 #[test]
+fn a_row_that_where_leaves_out_cannot_fail() {
+    // Row 2 has a price of NaN.
+    let (rows, bad, _) = run("SELECT id, price * 2 AS p FROM c WHERE id > 0");
+    assert_eq!(rows, ["0: 1|3", "1: 2|4"]);
+    assert!(bad.is_empty(), "{bad:?}");
+    let (rows, bad, _) = run("SELECT price + id AS p FROM c WHERE price < 2 AND id < 5");
+    assert_eq!(rows, ["0: 2.5"]);
+    assert_eq!((bad.len(), bad[0].0), (1, 2), "{bad:?}");
+    let projection = Projection::compile("SELECT price + 1 AS p FROM c WHERE id > 0", &source()).unwrap();
+    assert_eq!(projection.inputs(), ["id", "price"]);
+}
+
+#[test]
 fn integers_do_not_wrap_and_nothing_is_divided_by_zero() {
     for query in [
         "SELECT id * 2000000000 * \"Big\" AS x FROM c",
