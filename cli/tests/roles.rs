@@ -270,6 +270,25 @@ async fn telemetry_says_which_process_it_is_of() {
 }
 
 #[tokio::test]
+async fn a_listener_for_strangers_is_refused_or_named_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = data(&directory);
+    let worker = ["worker", "--data-dir", &data, "--coordinators", "http://127.0.0.1:1"];
+    let exchange = ["--exchange-listen", "0.0.0.0:0", "--exchange-advertise", "127.0.0.1:1"];
+    let coordinator = ["coordinator", "--store", "memory:", "--listen", "0.0.0.0:0"];
+    refused(&coordinator, 2, &["coordinator.listen", "tls.plaintext", "docs/security.md"]).await;
+    refused(&[&worker[..], &exchange].concat(), 2, &["worker.exchange_listen", "tls.plaintext"]).await;
+    for role in [coordinator.to_vec(), [&worker[..], &exchange].concat()] {
+        let allowed = [&role[..], &["--set", "tls.plaintext=always"]].concat();
+        let mut child = shardwright(&allowed).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = says(&mut log, "can join as a worker").await;
+        assert!(line.contains("WARN") && line.contains("0.0.0.0:0"), "{line}");
+        child.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_a_process_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("s.toml");

@@ -164,7 +164,7 @@ def test_secrets_are_files_where_the_settings_look():
     assert found[settings["secrets"]["previous_keys_file"]] == ("shardwright-master", "previous")
 
 
-TLS = [values for values in VALUES if "tls" in toml_of(render(values), "coordinator")]
+TLS = [values for values in VALUES if "cert_path" in toml_of(render(values), "coordinator").get("tls", {})]
 
 
 def certificate_names(values: str, role: str) -> list[str] | None:
@@ -210,9 +210,9 @@ def test_tls_is_read_from_a_folder_that_follows_its_secret(values):
     assert env_of(main_container(coordinator))["SHARDWRIGHT_COORDINATOR_ADVERTISE"]["value"].startswith("https://")
 
 
-def test_without_tls_nothing_speaks_of_it():
+def test_without_tls_the_settings_say_that_the_network_is_trusted():
     for one in ("coordinator", "worker"):
-        assert "tls" not in toml_of(render(), one)
+        assert toml_of(render(), one)["tls"] == {"plaintext": "always"}
     assert not every(render(), "Certificate", "Issuer")
 
 

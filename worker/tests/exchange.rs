@@ -319,6 +319,7 @@ fn identity(dir: &std::path::Path, name: &str, by: &Authority, trusts: &Authorit
         key_path: write("key", key.serialize_pem()),
         ca_path: write("ca", trusts.pem()),
         verify_names: true,
+        ..TlsConfig::default()
     };
     Tls::open(&config).unwrap().unwrap()
 }

@@ -22,7 +22,7 @@ use crate::{
     backup::StoreArgs,
     client::{self, Member, Patience, Target},
     failure::Failure,
-    role::Settings,
+    role::{self, Settings},
 };
 
 /// How long one thing may take to answer.
@@ -151,6 +151,21 @@ fn settings(args: &CheckArgs, report: &mut Report<'_>) -> Result<Option<Settings
         report.line(Mark::Warning, "settings", line, "remove it, or mend its name")?;
     }
     let settings = loaded.value;
+    match role::check_strangers(&settings, &["coordinator", "worker"]) {
+        Ok(open) => {
+            for line in open {
+                report.line(
+                    Mark::Warning,
+                    "settings",
+                    line,
+                    "see The wires of a cluster in docs/security.md",
+                )?;
+            }
+        }
+        Err(failure) => {
+            report.line(Mark::Failed, "settings", failure.to_string().trim_start_matches("ERROR: "), "")?;
+        }
+    }
     let wrong = settings.coordinator.check().map_err(|error| error.to_string());
     let wrong = wrong.and_then(|()| settings.worker.check().map_err(|error| error.to_string()));
     match wrong {
@@ -305,7 +320,7 @@ fn named(settings: &Settings, target: &Target) -> Named {
         let here: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
         listen.set_ip(if listen.is_ipv4() { here.0 } else { here.1 });
     }
-    let scheme = if settings.tls.cert_path.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls.is_on() { "https" } else { "http" };
     Named { urls: vec![format!("{scheme}://{listen}")], by_settings: true, ours: true }
 }
 

@@ -6,6 +6,7 @@
 mod settings;
 mod shown;
 mod standalone;
+mod strangers;
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
@@ -21,6 +22,7 @@ use settings::CommonArgs;
 pub(crate) use settings::{Given, Settings, SettingsArgs, read_for_tool};
 pub(crate) use standalone::{StandaloneArgs, standalone};
 use store::{MetadataStore, StoreConfig};
+pub(crate) use strangers::check as check_strangers;
 use tokio_util::sync::CancellationToken;
 use worker::Worker;
 
@@ -98,7 +100,7 @@ impl Process {
         let (worker, coordinator) = (&settings.worker.name, &settings.coordinator.advertise);
         let instance = if roles.contains(&"worker") { worker } else { coordinator }.as_deref();
         let telemetry = Telemetry::start(&settings.telemetry, Service { role, version, instance })?;
-        for line in passed_over {
+        for line in passed_over.into_iter().chain(strangers::check(&settings, roles)?) {
             tracing::warn!("{line}");
         }
         let (health, tasks) = (Health::new(roles), Tasks::default());

@@ -61,6 +61,7 @@ impl Authority {
         };
         Tls::open(&config).unwrap().unwrap()
     }
+            ..TlsConfig::default()
 }
 
 /// A coordinator with TLS on, alone on its store.

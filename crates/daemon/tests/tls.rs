@@ -78,6 +78,7 @@ impl Folder {
             key_path: Some(self.write(&format!("{name}.key"), key.serialize_pem())),
             ca_path: Some(self.write(&format!("{name}.ca"), trusts.pem())),
             verify_names: true,
+            ..TlsConfig::default()
         }
     }
 

@@ -26,6 +26,17 @@ use crate::{Error, Result};
 /// How often the files are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Where processes of the cluster are listened to without certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plaintext {
+    /// On loopback addresses.
+    #[default]
+    Loopback,
+    /// Wherever the settings say: who reaches the port can join the cluster.
+    Always,
+}
+
 /// `[tls]`: this process among the others of its cluster. On as soon as one of the files is named; then all three are needed.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,15 +50,27 @@ pub struct TlsConfig {
     /// Whether names are compared: a worker's certificate must bear its `worker.name`, a coordinator's the host at which it is
     /// reached. If not, any certificate of the authority will do.
     pub verify_names: bool,
+    /// Where others are listened to while none of the files is named: `loopback` or `always`.
+    pub plaintext: Plaintext,
 }
 
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { cert_path: None, key_path: None, ca_path: None, verify_names: true }
+        let plaintext = Plaintext::default();
+        Self { cert_path: None, key_path: None, ca_path: None, verify_names: true, plaintext }
     }
 }
 
 impl TlsConfig {
+    /// Whether a file is named.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        [&self.cert_path, &self.key_path, &self.ca_path]
+            .into_iter()
+            .flatten()
+            .any(|path| !path.as_os_str().is_empty())
+    }
+
     /// The files; `None` if TLS is off.
     fn files(&self) -> Result<Option<Files>> {
         let cert = named("tls.cert_path", self.cert_path.as_deref());

@@ -22,6 +22,6 @@ mod peer;
 
 pub use dial::{Dialed, TlsClient, dial_plain};
 pub use expiry::{Use, measure};
-pub use identity::{Look, Tls, TlsConfig};
+pub use identity::{Look, Plaintext, Tls, TlsConfig};
 pub use listener::{Connection, Guard, Incoming};
 pub use peer::{Demands, Peer};

@@ -14,6 +14,8 @@
   "key_path" "/etc/shardwright/tls/tls.key"
   "ca_path" "/etc/shardwright/tls/ca.crt"
   "verify_names" (eq (include "shardwright.verifyNames" .) "true")) }}
+{{- else }}
+{{- $_ := set $all "tls" (dict "plaintext" "always") }}
 {{- end }}
 {{- toJson $all }}
 {{- end }}
