@@ -4,7 +4,7 @@
 
 mod program;
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -320,6 +320,17 @@ async fn every_setting_has_a_key_and_a_variable() {
     ] {
         assert!(out.lines().any(|l| l.split_whitespace().eq(line)), "{line:?} is not in\n{out}");
     }
+    // And a row in the manual, which tells of no other.
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let (_, table) = manual.split_once("| key | default | means |\n|---|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let told: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+        .map(|key| key.trim().trim_matches('`'))
+        .collect();
+    let keys: BTreeSet<&str> = out.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(told, keys, "docs/operations.md, Settings");
 }
 
 #[tokio::test]
