@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{Cursor, ObjectKind, Position, StartFrom, Timestamp};
+use connector::Listing;
+use model::{Creation, Cursor, ObjectKind, Position, SinkSpec, StartFrom, Timestamp};
 use proto::v1::{coordinator_message as down, worker_message as up};
 use shardwright_coordinator::{ErrorKind, Leader, ResetTo};
 use store::{EmbeddedStore, MetadataStore};
 use tokio::time::Instant;
 
 use crate::{
-    fake_source::{self, open, ranged},
+    fake_source::{self, CREATION, open, ranged},
     fake_worker::{FakeWorker, Manner::Obedient, Manner::Stubborn, progress},
     setup::{Coordinator, create, sink, source, timing, until, until_stored, view},
 };
@@ -129,6 +130,28 @@ async fn the_tasks_of_a_silent_worker_go_to_another_behind_a_gate() {
     // Last heard + fence_after + last breath, seen from session_timeout after it was last heard (and a little later).
     let longest = timing().fence_after + timing().last_breath() - timing().session_timeout;
     assert!(gate <= longest, "{gate:?} > {longest:?}");
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_silent_worker_have_no_gate_if_the_sink_wants_a_fast_takeover() {
+    let store = memory();
+    let coordinator = Coordinator::start(&store).await;
+    let leader = coordinator.leader().await;
+    let splits = vec![open("s0", &[])];
+    fake_source::stream("fast", |known| known.splits = splits.clone());
+    let listing = Listing { creation: Creation(CREATION.0), splits, now: None, retention: None };
+    let clicks = leader.create_source(source("clicks", "fast"), Some(&listing)).await.unwrap();
+    let fast = SinkSpec { options: [("takeover", "fast")].into_iter().collect(), ..sink("out", &clicks) };
+    leader.create_sink(fast, &clicks).await.unwrap();
+    let first = FakeWorker::attach(&coordinator.url(), "w1", "p1", "i1", Obedient).await;
+    let before = first.runs_exactly(&["s0"]).await;
+    let second = FakeWorker::attach(&coordinator.url(), "w2", "p2", "i2", Obedient).await;
+    until("the second has its list", || second.list().is_some()).await;
+    first.fall_silent();
+    let after = second.runs_exactly(&["s0"]).await;
+    assert!(after[0].1 > before[0].1);
+    let gate = second.run_of("s0").unwrap().gate.unwrap();
+    assert_eq!((gate.seconds, gate.nanos), (0, 0));
 }
 
 #[tokio::test]
