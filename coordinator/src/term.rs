@@ -87,8 +87,8 @@ pub(crate) struct State {
     pub waiting: BTreeMap<TaskId, String>,
     /// The newest report of each run.
     pub reports: BTreeMap<TaskId, v1::Report>,
-    /// Runs that failed in a row, by task, with the revision of the checkpoint that they could not pass.
-    pub failures: HashMap<TaskId, (u64, u32)>,
+    /// Runs that failed in a row, by task.
+    pub failures: HashMap<TaskId, Failures>,
     /// When a task came to its end in this term: what the start of its children is measured from.
     pub ended: HashMap<TaskId, Duration>,
     /// The newest bad records of all runs.
@@ -97,6 +97,15 @@ pub(crate) struct State {
     pub health: Health,
     /// What `invariant::check` found last.
     pub violations: Vec<String>,
+}
+
+/// Runs of a task that failed in a row.
+pub(crate) struct Failures {
+    /// The revision of the checkpoint that they could not pass.
+    pub checkpoint: u64,
+    pub count: u32,
+    /// When the last of them failed.
+    pub last: Duration,
 }
 
 /// What came of a guarded commit.

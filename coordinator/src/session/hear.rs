@@ -7,7 +7,7 @@ use logic::{
     checkpoint::{Moved, Verdict},
     gate::{Failure, Released},
     mutant,
-    plan::RunReport,
+    plan::{FORGIVEN_AFTER, RunReport},
 };
 use model::{Epoch, Position, TaskId, Timestamp};
 use opentelemetry::KeyValue;
@@ -20,7 +20,7 @@ use crate::{
     events::Level,
     handle::BadRow,
     membership::{self, Verdict as JoinVerdict},
-    term::{Outcome, State, Term},
+    term::{Failures, Outcome, State, Term},
 };
 
 /// How many bad records are kept for users to look at, of all sources.
@@ -319,7 +319,7 @@ impl Term {
         for record in std::mem::take(&mut released.bad) {
             state.keep_bad(&task, record);
         }
-        let failure = state.failure(&task, &released);
+        let failure = state.failure(&task, &released, self.clock.now());
         let release = Released { drained: released.drained, at: self.clock.now(), failure };
         match released.final_progress.and_then(moved).filter(|last| last.task == task && last.epoch == epoch)
         {
@@ -411,22 +411,30 @@ impl State {
         self.bad.push_back(row);
     }
 
-    /// Why a run ended by itself, and the how-many-th time in a row: a moved checkpoint starts the count anew.
-    fn failure(&mut self, task: &TaskId, released: &v1::Released) -> Option<Failure> {
+    /// Why a run ended by itself, and the how-many-th time in a row.
+    fn failure(&mut self, task: &TaskId, released: &v1::Released, now: Duration) -> Option<Failure> {
         if released.error.is_empty() {
             return None;
         }
         let at = self.memory.observed.checkpoints.get(task).map_or(0, |checkpoint| checkpoint.revision);
-        let count = match self.failures.get(task) {
-            Some((before, count)) if *before == at => count + 1,
-            _ => 1,
-        };
-        self.failures.insert(task.clone(), (at, count));
+        let count = in_a_row(self.failures.get(task), at, now);
+        self.failures.insert(task.clone(), Failures { checkpoint: at, count, last: now });
         Some(Failure {
             needs_human: matches!(released.error_kind.as_str(), "config" | "denied" | "rejected"),
             message: released.error.clone(),
             count,
         })
+    }
+}
+
+/// The how-many-th failure in a row another one is: a moved checkpoint starts the count anew, and so does a long time without
+/// any, which is all that tells of a partition, since it has no checkpoint.
+fn in_a_row(before: Option<&Failures>, checkpoint: u64, now: Duration) -> u32 {
+    match before {
+        Some(before) if before.checkpoint == checkpoint && now < before.last + FORGIVEN_AFTER => {
+            before.count + 1
+        }
+        _ => 1,
     }
 }
 
@@ -463,4 +471,20 @@ fn moved(progress: v1::TaskProgress) -> Option<Moved> {
         caught_up_at: progress.caught_up_at_ms.map(Timestamp),
         gap: Some(progress.gap).filter(|gap| !gap.is_empty()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_in_a_row_while_the_checkpoint_stands_and_not_much_time_passes() {
+        let before = Failures { checkpoint: 0, count: 6, last: Duration::from_secs(1000) };
+        let next = |checkpoint, seconds| in_a_row(Some(&before), checkpoint, Duration::from_secs(seconds));
+        assert_eq!(next(0, 1031), 7);
+        assert_eq!(next(0, 1299), 7);
+        assert_eq!(next(0, 1300), 1, "it ran for minutes in between");
+        assert_eq!(next(9, 1031), 1, "it passed what it could not pass");
+        assert_eq!(in_a_row(None, 0, Duration::ZERO), 1);
+    }
 }

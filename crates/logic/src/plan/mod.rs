@@ -34,7 +34,7 @@ use std::{
 use model::{Assignment, Checkpoint, Epoch, ObjectId, SplitId, TaskId, Timestamp};
 
 pub use list::{RunOrder, StopOrder, TaskList, list, lists, open_gates};
-pub use task::{Rebalance, rebalance};
+pub use task::{FORGIVEN_AFTER, Rebalance, rebalance};
 
 use crate::{
     Timing,

@@ -31,6 +31,8 @@ const HUMAN_RETRY: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Failures further apart than this are not in a row.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10 * RETRY_MAX.as_secs());
 
 /// Whether a task shall run.
 enum Wish {
