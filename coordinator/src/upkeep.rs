@@ -22,7 +22,7 @@ use crate::{
     discovery::SourceState,
     events::Level,
     status,
-    term::{State, Term},
+    term::{Outcome, State, Term},
 };
 
 /// How often …
@@ -65,8 +65,12 @@ pub(crate) async fn run(term: Arc<Term>) {
         if maintained.is_none_or(|at| now.saturating_sub(at) >= MAINTAIN_EVERY) {
             maintained = Some(now);
             maintain(&term, &mut revisions, now).await;
-            forget_processes(&mut term.state(), now);
             forget(&term, now).await;
+            let State { memory, failures, ended, .. } = &mut *term.state();
+            let workers = &memory.view.workers;
+            forget_processes(&mut memory.observed, |worker| workers.contains_key(worker), now);
+            failures.retain(|task, _| memory.desired.sinks.contains_key(&task.sink));
+            ended.retain(|task, _| memory.desired.sinks.contains_key(&task.sink));
         }
     }
 }
@@ -210,9 +214,9 @@ async fn maintain(term: &Term, revisions: &mut VecDeque<(Duration, u64)>, now: D
     }
 }
 
-/// Forgets what was heard of processes that are long over and that no assignment names.
-fn forget_processes(state: &mut State, now: Duration) {
-    let observed = &mut state.memory.observed;
+/// Forgets what was heard of processes that are long over and that no assignment names. Of a worker whose record is still
+/// `known`, the current one is kept.
+fn forget_processes(observed: &mut Observed, known: impl Fn(&str) -> bool, now: Duration) {
     let named: BTreeSet<&str> = observed
         .assignments
         .values()
@@ -228,7 +232,7 @@ fn forget_processes(state: &mut State, now: Duration) {
         .filter(|(id, process)| {
             process.heard_at + FORGET_AFTER <= now
                 && !named.contains(id.as_str())
-                && heard.current(&process.worker).is_none_or(|(current, _)| current != id.as_str())
+                && !(known(&process.worker) && heard.speaks_for(id, &process.worker))
         })
         .map(|(id, _)| id.clone())
         .collect();
@@ -262,10 +266,12 @@ async fn forget(term: &Term, now: Duration) {
     };
     for (name, guard, writes) in gone {
         match term.commit(vec![guard], writes).await {
-            Ok(_) => {
+            Ok(Outcome::Done(_)) => {
                 let message = format!("worker `{name}` is forgotten");
                 term.events.tell(Level::Info, "worker_forgotten", message, &[("worker", &name)]);
             }
+            // It is back.
+            Ok(Outcome::Lost(_)) => {}
             Err(error) => {
                 tracing::warn!(%error, worker = name, "worker could not be forgotten");
                 return;
@@ -282,7 +288,29 @@ fn named(state: &State, worker: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use logic::gate::Process;
+
     use super::*;
+
+    #[test]
+    fn of_a_worker_that_is_forgotten_no_process_is_remembered() {
+        let process = |worker: &str, heard_at| Process {
+            worker: worker.to_owned(),
+            instance: String::new(),
+            capacity: 1,
+            zone: String::new(),
+            joined_at: Duration::ZERO,
+            heard_at: Duration::from_secs(heard_at),
+            draining: false,
+        };
+        let mut observed = Observed::default();
+        for (id, worker, heard_at) in [("p1", "known", 5), ("p2", "gone", 5), ("p3", "gone-too", 300)] {
+            observed.heard.processes.insert(id.to_owned(), process(worker, heard_at));
+        }
+        forget_processes(&mut observed, |worker| worker == "known", Duration::from_secs(605));
+        let left: Vec<&str> = observed.heard.processes.keys().map(String::as_str).collect();
+        assert_eq!(left, ["p1", "p3"]);
+    }
 
     #[test]
     fn only_a_worker_that_left_in_order_is_silent_without_being_told_of() {

@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use proto::v1::ExecuteReply;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// How long an answer is remembered.
 const KEPT: Duration = Duration::from_secs(600);
@@ -49,6 +49,26 @@ impl Slot {
             Ok(outcome) => outcome.clone().unwrap_or_default(),
             Err(_) => Outcome::default(),
         }
+    }
+}
+
+/// The duty to fill a slot. Who drops it without having done so leaves an answer nevertheless: nobody waits for ever.
+pub(super) struct Filling(pub Slot);
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        let broke = || {
+            let text = "the first call with this request id broke off, what came of it is not known";
+            let error = Some(proto::refusal(Code::Unknown, "UNKNOWN_OUTCOME", text, &[]));
+            Some(Outcome { replies: Vec::new(), error })
+        };
+        self.0.0.send_if_modified(|outcome| {
+            let unfilled = outcome.is_none();
+            if unfilled {
+                *outcome = broke();
+            }
+            unfilled
+        });
     }
 }
 
@@ -131,5 +151,22 @@ fn prost_size(reply: &ExecuteReply) -> usize {
             .map(|value| 16 + value.text.as_ref().map_or(0, String::len))
             .sum(),
         None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_broke_off_keeps_nobody_waiting_who_repeats_it() {
+        let slot = Slot::new();
+        drop(Filling(slot.clone()));
+        assert_eq!(slot.wait_filled().await.error.map(|error| error.code()), Some(Code::Unknown));
+        let slot = Slot::new();
+        let filling = Filling(slot.clone());
+        filling.0.fill(Outcome::default());
+        drop(filling);
+        assert!(slot.wait_filled().await.error.is_none(), "what was answered stays");
     }
 }

@@ -23,7 +23,7 @@ use super::{
     auth::Caller,
     permit,
     refuse::Refusal,
-    replay::{Outcome, Replay, Seen},
+    replay::{Filling, Outcome, Replay, Seen},
     show, statement,
 };
 
@@ -79,14 +79,15 @@ impl AdminService {
         let (sender, replies) = mpsc::channel(REPLIES);
         let (handle, replay) = (self.handle.clone(), Arc::clone(&self.replay));
         // A task of its own: a caller that goes away must not stop a statement between its parts.
+        let filling = slot.map(Filling);
         let carried_out = async move {
             let mut visit = visit;
-            let (statements, keep) = ((text.as_str(), statements), slot.is_some());
+            let (statements, keep) = ((text.as_str(), statements), filling.is_some());
             let outcome = statement::run_all(&handle, &mut visit, statements, &sender, keep).await;
             visit.audit.end(outcome.error.as_ref().map_or(Ok(()), Err));
-            if let Some(slot) = slot {
+            if let Some(filling) = filling {
                 replay.settle(&request_id, &outcome);
-                slot.fill(outcome);
+                filling.0.fill(outcome);
             }
         };
         tokio::spawn(carried_out.with_current_context());
