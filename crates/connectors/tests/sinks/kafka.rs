@@ -240,6 +240,16 @@ async fn messages_say_where_they_come_from(fixture: &Fixture) {
     let expected =
         (b"a".to_vec(), header("shardwright-split", "split-0"), header("shardwright-sequence-number", "7"));
     assert_eq!(found, [expected]);
+    // The numbers of a partition are those of many splits: it is no split.
+    let partition = TaskId::writes(ObjectId::from_parts(1, 1), 3);
+    let mut writer = fixture.sink(&[]).open(&partition, &run()).await.unwrap();
+    let delivery = writer.write(suite::rows("a", 8..9, "v")).await.unwrap();
+    assert!(delivery.await.unwrap().is_empty());
+    let names = |message: &BorrowedMessage<'_>| {
+        let headers = message.headers().unwrap();
+        headers.iter().map(|header| header.key.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(fixture.consume(names).last().unwrap(), &["shardwright-sequence-number"]);
 }
 
 async fn a_missing_topic_is_named(fixture: &Fixture) {

@@ -56,7 +56,8 @@ impl Drop for Held {
 pub(super) struct Outgoing<'a> {
     pub(super) key: Option<&'a Bytes>,
     pub(super) value: &'a Bytes,
-    pub(super) split: &'a str,
+    /// Whose number it is; a partition has rows of many splits.
+    pub(super) split: Option<&'a str>,
     pub(super) number: &'a str,
     /// W3C context of the request's span, if it is traced.
     pub(super) traceparent: Option<&'a str>,
@@ -64,13 +65,15 @@ pub(super) struct Outgoing<'a> {
 
 impl Outgoing<'_> {
     fn headers(&self) -> OwnedHeaders {
-        let headers = OwnedHeaders::new_with_capacity(2 + usize::from(self.traceparent.is_some()))
-            .insert(Header { key: "shardwright-split", value: Some(self.split) })
-            .insert(Header { key: "shardwright-sequence-number", value: Some(self.number) });
-        match self.traceparent {
-            Some(traceparent) => headers.insert(Header { key: "traceparent", value: Some(traceparent) }),
-            None => headers,
-        }
+        let headers = [
+            ("shardwright-split", self.split),
+            ("shardwright-sequence-number", Some(self.number)),
+            ("traceparent", self.traceparent),
+        ];
+        let known = headers.into_iter().filter(|(_, value)| value.is_some());
+        known.fold(OwnedHeaders::new_with_capacity(headers.len()), |headers, (key, value)| {
+            headers.insert(Header { key, value })
+        })
     }
 }
 
@@ -287,7 +290,7 @@ mod tests {
     fn a_traced_message_says_which_span_to_go_on_with() {
         let value = Bytes::new();
         let message =
-            |traceparent| Outgoing { key: None, value: &value, split: "s", number: "7", traceparent };
+            |traceparent| Outgoing { key: None, value: &value, split: Some("s"), number: "7", traceparent };
         let names = |headers: &OwnedHeaders| headers.iter().map(|h| h.key.to_owned()).collect::<Vec<_>>();
         let plain = ["shardwright-split", "shardwright-sequence-number"];
         assert_eq!(names(&message(None).headers()), plain);

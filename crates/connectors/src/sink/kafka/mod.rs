@@ -10,7 +10,9 @@
 //!   (`acks = all`). Without `primary_key` messages have no key and go to any partition: then there is no order to keep.
 //! * The partition of a key is the one that Java clients choose (`murmur2`).
 //! * Headers say where a message comes from: `shardwright-split` and `shardwright-sequence-number`. Who must not see a
-//!   record twice can drop what is not beyond the largest number seen of its split.
+//!   record twice can drop what is not beyond the largest number seen of its split *and key*: keys overtake each other. A
+//!   number may be `N:sub` (a record inside an aggregate); `N` alone is the last of that aggregate, so it comes after them.
+//!   A partition of `distribution = 'key(n)'` has rows of many splits: its messages have the number only, and no such rule.
 //! * Of a batch that is traced (`telemetry.trace_ratio`) each message also has `traceparent`, of the request that sent it.
 //! * One producer serves all tasks of a sink in a worker. A write that is not answered in time, or that nobody waits for any
 //!   more, purges it: what is not yet on the wire never lands later. The next write makes it anew.
@@ -81,6 +83,6 @@ impl Sink for Kafka {
     async fn open(&self, task: &TaskId, _: &Run) -> Result<Box<dyn SinkWriter>> {
         let encoder =
             MessageEncoder::new(&self.spec).map_err(|e| Error::new(ErrorKind::Config, e.to_string()))?;
-        Ok(Box::new(Writer::new(Arc::clone(&self.client), task.work.to_string(), encoder)))
+        Ok(Box::new(Writer::new(Arc::clone(&self.client), &task.work, encoder)))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use connector::{Delivery, Error, ErrorKind, Rejected, Result, SinkWriter};
 use formats::MessageEncoder;
-use model::Batch;
+use model::{Batch, SplitId, Work};
 use opentelemetry::{Context, trace::TraceContextExt as _};
 
 use super::{
@@ -24,14 +24,18 @@ const PURGE_GRACE: Duration = Duration::from_millis(300);
 /// Writes for one run.
 pub(super) struct Writer {
     client: Arc<Client>,
-    work: String,
+    split: Option<SplitId>,
     encoder: MessageEncoder,
 }
 
 impl Writer {
     /// A writer of one task.
-    pub(super) fn new(client: Arc<Client>, work: String, encoder: MessageEncoder) -> Self {
-        Self { client, work, encoder }
+    pub(super) fn new(client: Arc<Client>, work: &Work, encoder: MessageEncoder) -> Self {
+        let split = match work {
+            Work::Split(split) => Some(split.clone()),
+            Work::Partition(_) => None,
+        };
+        Self { client, split, encoder }
     }
 }
 
@@ -52,7 +56,7 @@ impl SinkWriter for Writer {
             let outgoing = Outgoing {
                 key: message.key.as_ref(),
                 value: &message.value,
-                split: &self.work,
+                split: self.split.as_ref().map(SplitId::name),
                 number: batch.cursors[message.row].as_str(),
                 traceparent: traceparent.as_deref(),
             };
