@@ -118,39 +118,48 @@ enum Planned<'a> {
 
 /// The one `SELECT`, if the query says nothing that a sink cannot do row by row.
 fn plain_select(query: &Query) -> Result<&Select> {
-    let refused = |what: &str| Err(Error::unsupported(format!("{what} in a sink's query")));
-    if query.with.is_some() {
-        return refused("WITH");
-    }
-    if query.order_by.is_some() {
-        return refused("ORDER BY");
-    }
-    if query.limit_clause.is_some() || query.fetch.is_some() {
-        return refused("LIMIT");
-    }
+    let refusals = [
+        (query.with.is_some(), "WITH"),
+        (query.order_by.is_some(), "ORDER BY"),
+        (query.limit_clause.is_some() || query.fetch.is_some(), "LIMIT"),
+        (!query.locks.is_empty() || query.for_clause.is_some(), "FOR"),
+        (query.settings.is_some() || query.format_clause.is_some(), "SETTINGS and FORMAT"),
+        (!query.pipe_operators.is_empty(), "|>"),
+    ];
+    refuse(&refusals)?;
     let select = match query.body.as_ref() {
         SetExpr::Select(select) => select,
         SetExpr::Query(inner) => return plain_select(inner),
-        _ => return refused("UNION, VALUES and the like"),
+        _ => return Err(Error::unsupported("UNION, VALUES and the like in a sink's query")),
     };
-    if select.distinct.is_some() {
-        return refused("DISTINCT");
-    }
     let grouped = match &select.group_by {
         GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, _) => !by.is_empty(),
+        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
     };
-    if grouped || select.having.is_some() {
-        return refused("GROUP BY");
-    }
-    if select.top.is_some()
+    let sorted = [&select.cluster_by, &select.distribute_by].iter().any(|by| !by.is_empty());
+    let topped = select.top.is_some()
         || select.into.is_some()
         || select.qualify.is_some()
-        || !select.lateral_views.is_empty()
-    {
-        return refused("TOP, INTO, QUALIFY and LATERAL VIEW");
-    }
+        || !select.lateral_views.is_empty();
+    let refusals = [
+        (select.distinct.is_some() || select.select_modifiers.is_some(), "DISTINCT"),
+        (grouped || select.having.is_some(), "GROUP BY"),
+        (topped, "TOP, INTO, QUALIFY and LATERAL VIEW"),
+        (!select.named_window.is_empty(), "WINDOW"),
+        (select.exclude.is_some() || select.value_table_mode.is_some(), "EXCLUDE, AS STRUCT and AS VALUE"),
+        (select.prewhere.is_some() || !select.connect_by.is_empty(), "PREWHERE and CONNECT BY"),
+        (sorted || !select.sort_by.is_empty(), "CLUSTER BY, DISTRIBUTE BY and SORT BY"),
+    ];
+    refuse(&refusals)?;
     Ok(select)
+}
+
+/// Refuses the first of these that is there.
+fn refuse(refusals: &[(bool, &str)]) -> Result<()> {
+    match refusals.iter().find(|(there, _)| *there) {
+        Some((_, what)) => Err(Error::unsupported(format!("{what} in a sink's query"))),
+        None => Ok(()),
+    }
 }
 
 /// The relation in `FROM`, and the names that may stand before a column.
@@ -160,9 +169,34 @@ fn relation(select: &Select) -> Result<(String, Vec<String>)> {
     if !table.joins.is_empty() {
         return Err(Error::unsupported("joins in a sink's query"));
     }
-    let TableFactor::Table { name, alias, .. } = &table.relation else {
+    let TableFactor::Table {
+        name,
+        alias,
+        args,
+        with_hints,
+        version,
+        with_ordinality,
+        partitions,
+        json_path,
+        sample,
+        index_hints,
+    } = &table.relation
+    else {
         return Err(Error::unsupported("subqueries in a sink's query"));
     };
+    refuse(&[
+        (args.is_some() || *with_ordinality, "functions in FROM"),
+        (sample.is_some(), "TABLESAMPLE"),
+        (
+            alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()),
+            "other names for the columns of FROM",
+        ),
+        (
+            version.is_some() || !partitions.is_empty() || json_path.is_some(),
+            "versions, partitions and paths in FROM",
+        ),
+        (!with_hints.is_empty() || !index_hints.is_empty(), "hints"),
+    ])?;
     let last = name.0.last().and_then(|part| part.as_ident()).ok_or_else(one)?;
     let relation = rewrite::folded(last);
     let qualifier = match alias {

@@ -60,6 +60,7 @@ fn one(expr: &mut Expr, qualifiers: &[String], is_column: &dyn Fn(&str) -> bool)
             }
         }
         Expr::Function(function) => {
+            plain_call(function)?;
             if let Some(replaced) = present(function) {
                 *expr = replaced;
             }
@@ -99,18 +100,45 @@ fn cast(inner: &mut Expr, target: &mut DataType) -> Result<Option<Expr>> {
     })
 }
 
+/// What DataFusion would leave unsaid of a function that is evaluated row by row.
+fn plain_call(function: &Function) -> Result<()> {
+    let Function {
+        name: _,
+        uses_odbc_syntax: _,
+        parameters,
+        args,
+        filter,
+        null_treatment,
+        over,
+        within_group,
+    } = function;
+    let plain = match args {
+        FunctionArguments::None | FunctionArguments::Subquery(_) => true,
+        FunctionArguments::List(list) => list.duplicate_treatment.is_none() && list.clauses.is_empty(),
+    };
+    let plain = plain
+        && matches!(parameters, FunctionArguments::None)
+        && (filter.is_none() && null_treatment.is_none() && over.is_none() && within_group.is_empty());
+    match plain {
+        true => Ok(()),
+        false => Err(Error::unsupported("aggregates and window functions in a sink's query")),
+    }
+}
+
 /// Functions of the present moment.
 fn present(function: &Function) -> Option<Expr> {
     let name = function.name.to_string().to_lowercase();
+    let as_kind = |data_type| Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(call(functions::PROCTIME, Vec::new())),
+        data_type,
+        array: false,
+        format: None,
+    };
     match name.as_str() {
         "now" | "current_timestamp" | "localtimestamp" => Some(call(functions::PROCTIME, Vec::new())),
-        "current_date" | "today" => Some(Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(call(functions::PROCTIME, Vec::new())),
-            data_type: DataType::Date,
-            array: false,
-            format: None,
-        }),
+        "current_date" | "today" => Some(as_kind(DataType::Date)),
+        "current_time" | "localtime" => Some(as_kind(DataType::Time(None, TimezoneInfo::None))),
         _ => None,
     }
 }

@@ -299,9 +299,15 @@ fn functions_that_must_be_simplified_work() {
 
 #[test]
 fn the_present_is_not_frozen_when_the_query_is_compiled() {
-    for call in ["proctime()", "now()", "current_timestamp"] {
+    for (call, kind) in [
+        ("proctime()", SqlType::Timestamptz),
+        ("now()", SqlType::Timestamptz),
+        ("current_timestamp", SqlType::Timestamptz),
+        ("current_time", SqlType::Time),
+        ("localtime", SqlType::Time),
+    ] {
         let projection = Projection::compile(&format!("SELECT {call} AS t FROM c"), &source()).unwrap();
-        assert_eq!(projection.columns()[0].kind, SqlType::Timestamptz, "{call}");
+        assert_eq!(projection.columns()[0].kind, kind, "{call}");
         let at = |p: &Projection| {
             let (out, _) = p.apply(rows(&[])).unwrap();
             text_at(&to_text(out.rows.column(0)).unwrap(), 0).unwrap()
@@ -328,6 +334,18 @@ fn what_a_sink_cannot_do_is_refused_by_name() {
         ("SELECT id FROM c WHERE id IN (SELECT 1)", "not supported: subqueries"),
         ("SELECT id FROM c WHERE id + 1", "must be boolean, not bigint"),
         ("SELECT id FROM c UNION SELECT 1", "not supported: UNION"),
+        ("SELECT id FROM c TABLESAMPLE BERNOULLI (10)", "not supported: TABLESAMPLE"),
+        ("SELECT b FROM c AS x(b, a)", "not supported: other names for the columns"),
+        ("SELECT id FROM c FOR UPDATE", "not supported: FOR"),
+        ("(SELECT id FROM c) FOR SHARE", "not supported: FOR"),
+        ("SELECT id FROM c FETCH FIRST 2 ROWS ONLY", "not supported: LIMIT"),
+        ("SELECT id FROM c OFFSET 1", "not supported: LIMIT"),
+        ("SELECT id FROM c(1)", "not supported: functions in FROM"),
+        ("SELECT id FROM c WINDOW w AS (ORDER BY id)", "not supported: WINDOW"),
+        ("SELECT now() OVER () AS n FROM c", "not supported: aggregates"),
+        ("SELECT upper(name) OVER () AS n FROM c", "not supported: aggregates"),
+        ("SELECT upper(name) FILTER (WHERE id > 1) AS n FROM c", "not supported: aggregates"),
+        ("SELECT upper(DISTINCT name) AS n FROM c", "not supported: aggregates"),
         ("SELECT NULL AS n FROM c", "has no type of its own"),
         ("SELECT nofunction(id) FROM c", "Bind error: invalid function 'nofunction'"),
         ("SELECT id->'x' FROM c", "the left side of -> and ->> must be jsonb"),

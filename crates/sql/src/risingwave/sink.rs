@@ -42,14 +42,22 @@ fn query_input(cursor: &mut Cursor) -> Result<SinkInput> {
 fn bare(mut query: Query) -> Query {
     loop {
         match *query.body {
-            SetExpr::Query(inner)
-                if query.order_by.is_none() && query.limit_clause.is_none() && query.with.is_none() =>
-            {
-                query = *inner;
-            }
+            SetExpr::Query(inner) if says_no_more(&query) => query = *inner,
             _ => return query,
         }
     }
+}
+
+fn says_no_more(query: &Query) -> bool {
+    query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty()
+        && query.for_clause.is_none()
+        && query.settings.is_none()
+        && query.format_clause.is_none()
+        && query.pipe_operators.is_empty()
 }
 
 /// The one relation that the query reads. What else it may not say is the projection's business.
