@@ -9,8 +9,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use daemon::tls::{Guard, Incoming, Tls, TlsClient, TlsConfig, dial_plain};
 use model::{Distribution, Epoch, ObjectId, Position, SinkSpec, SourceSpec, StartFrom, TaskId};
-use proto::Wire;
-use proto::v1;
+use proto::{StatusExt, Wire, v1};
 use shardwright_worker::{Config, Error, Worker};
 use support::{
     connectors::{self, Ledger},
@@ -384,6 +383,22 @@ impl Guarded {
             Ok(_) => "taken".to_owned(),
             Err(status) => wire.complaint().unwrap_or_else(|| status.message().to_owned()),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_opened_wrongly_is_refused_with_a_reason() {
+    let node = Node::start("w-reasons").await;
+    let url = format!("http://{}", node.address());
+    let mut exchange = v1::exchange_client::ExchangeClient::connect(url).await.unwrap();
+    let ours = (proto::Protocols::OURS.from(), proto::Protocols::OURS.to());
+    let open = |(protocol_from, protocol_to)| {
+        let open = v1::OpenPartition { protocol_from, protocol_to, ..v1::OpenPartition::default() };
+        Some(v1::to_partition::Message::Open(open))
+    };
+    for (message, reason) in [(None, "NOT_OPENED"), (open(ours), "BAD_OPEN"), (open((99, 99)), "PROTOCOL")] {
+        let refused = exchange.feed(tokio_stream::once(v1::ToPartition { message })).await.unwrap_err();
+        assert_eq!(refused.reason().as_deref(), Some(reason), "{refused}");
     }
 }
 

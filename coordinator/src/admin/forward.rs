@@ -56,7 +56,8 @@ impl Forward {
         if metadata.contains_key(PASSED_ON)
             && let Some(peer) = extensions.get::<Peer>()
         {
-            peer.check_member().map_err(Status::unauthenticated)?;
+            let refused = |reason| proto::refusal(Code::Unauthenticated, "NOT_A_MEMBER", reason, &[]);
+            peer.check_member().map_err(refused)?;
         }
         let error = match self.handle.leader(PATIENCE).await {
             Ok(leader) => return Ok(Side::Here(leader)),
@@ -76,7 +77,7 @@ impl Forward {
     pub fn passed_on<T>(&self, request: Request<T>) -> Result<Request<T>, Status> {
         let mut request = request;
         let mark = MetadataValue::try_from(self.handle.address())
-            .map_err(|_| Status::internal("the address of this coordinator is not a header"))?;
+            .map_err(|_| unfit("the address of this coordinator is not a header"))?;
         // What the caller said itself about who it is by another's word is its own word.
         request.metadata_mut().remove_bin(CALLER_NAMES);
         request.metadata_mut().remove(CALLER_ADDRESS);
@@ -116,6 +117,10 @@ impl Forward {
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }
+}
+
+fn unfit(message: &str) -> Status {
+    proto::refusal(Code::Internal, "XX000", message, &[])
 }
 
 fn no_leader(message: &str) -> Status {

@@ -11,7 +11,7 @@ use proto::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{OUTBOUND_MAX, Outbound};
 use crate::{handle::Role, term::Term};
@@ -37,7 +37,8 @@ impl session_server::Session for SessionService {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         if let Some(peer) = &peer {
-            peer.check_member().map_err(Status::unauthenticated)?;
+            let refused = |reason| proto::refusal(Code::Unauthenticated, "NOT_A_MEMBER", reason, &[]);
+            peer.check_member().map_err(refused)?;
         }
         let (out, stream) = mpsc::channel(OUTBOUND_MAX);
         let role = self.role.borrow().clone();
@@ -72,7 +73,8 @@ async fn converse(
         first = tokio::time::timeout(HELLO_WITHIN, inbound.message()) => match first {
             Ok(Ok(Some(v1::WorkerMessage { message: Some(worker_message::Message::Hello(hello)) }))) => hello,
             _ => {
-                let status = Status::invalid_argument("the first message of a session must be a hello");
+                let text = "the first message of a session must be a hello";
+                let status = proto::refusal(Code::InvalidArgument, "BAD_HELLO", text, &[]);
                 let _ = out.try_send(Err(status));
                 return;
             }
@@ -81,7 +83,8 @@ async fn converse(
     let worker = hello.worker.clone();
     if let Some(Err(reason)) = peer.map(|peer| peer.check_name(&worker)) {
         tracing::warn!(?worker, reason, "a worker is refused");
-        let _ = out.try_send(Err(Status::permission_denied(format!("worker `{worker}`: {reason}"))));
+        let text = format!("worker `{worker}`: {reason}");
+        let _ = out.try_send(Err(proto::refusal(Code::PermissionDenied, "WRONG_NAME", text, &[])));
         return;
     }
     let them = Protocols::said(hello.protocol_from, hello.protocol_to);

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use daemon::tls::{Tls, TlsClient, TlsConfig};
 use proto::{
-    Wire,
+    StatusExt, Wire,
     v1::{
         self, StatusRequest, admin_client::AdminClient, coordinator_message as down,
         session_client::SessionClient, worker_message as up,
@@ -23,7 +23,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
-use crate::{fake_source, setup::timing};
+use crate::{
+    fake_source,
+    setup::{Coordinator, timing},
+};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -58,10 +61,10 @@ impl Authority {
             key_path: write("key", key.serialize_pem()),
             ca_path: write("ca", trusts.0.pem()),
             verify_names,
+            ..TlsConfig::default()
         };
         Tls::open(&config).unwrap().unwrap()
     }
-            ..TlsConfig::default()
 }
 
 /// A coordinator with TLS on, alone on its store.
@@ -177,8 +180,21 @@ async fn a_worker_without_a_certificate_is_refused() {
         let scene = Scene::new(verify_names).await;
         let refused = scene.attach(&scene.nobody(), "worker-0").await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        assert_eq!(refused.reason().as_deref(), Some("NOT_A_MEMBER"));
         assert!(refused.message().contains("tls.cert_path"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_begin_with_a_hello_is_refused() {
+    let store: Arc<dyn MetadataStore> = Arc::new(EmbeddedStore::in_memory());
+    let coordinator = Coordinator::start(&store).await;
+    coordinator.leader().await;
+    let mut client = SessionClient::connect(coordinator.url()).await.unwrap();
+    let drain = v1::WorkerMessage { message: Some(up::Message::Drain(v1::Drain::default())) };
+    let mut down = client.attach(tokio_stream::once(drain)).await.unwrap().into_inner();
+    let refused = down.message().await.unwrap_err();
+    assert_eq!((refused.code(), refused.reason().as_deref()), (Code::InvalidArgument, Some("BAD_HELLO")));
 }
 
 #[tokio::test]
@@ -204,6 +220,7 @@ async fn a_worker_with_another_workers_certificate_is_refused_when_names_are_com
     let scene = Scene::new(true).await;
     let refused = scene.attach(&scene.member("worker-1"), "worker-0").await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert_eq!(refused.reason().as_deref(), Some("WRONG_NAME"));
     assert!(refused.message().contains("for `worker-1`, and not for `worker-0`"), "{refused}");
     let lax = Scene::new(false).await;
     lax.attach(&lax.member("worker-1"), "worker-0").await.unwrap();

@@ -9,7 +9,7 @@ use proto::{Duplex, MESSAGE_BYTES_MAX, Protocols, v1};
 use tokio::time::{Duration, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, transport::server::Connected};
+use tonic::{Code, Request, Response, Status, Streaming, codegen::BoxStream, transport::server::Connected};
 
 use super::{
     door::{Door, Open, stream},
@@ -23,6 +23,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Flow control below the windows of the streams: large enough not to be felt.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+
+fn refused(code: Code, reason: &str, text: impl Into<String>) -> Status {
+    proto::refusal(code, reason, text, &[])
+}
 
 struct Service {
     door: Arc<Door>,
@@ -60,19 +64,22 @@ impl exchange_server::Exchange for Service {
         request: Request<Streaming<v1::ToPartition>>,
     ) -> Result<Response<Self::FeedStream>, Status> {
         if let Some(peer) = request.extensions().get::<Peer>() {
-            peer.check_member().map_err(Status::unauthenticated)?;
+            peer.check_member().map_err(|why| refused(Code::Unauthenticated, "NOT_A_MEMBER", why))?;
         }
         let mut messages = request.into_inner();
-        let first = timeout(OPEN_TIMEOUT, messages.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("the stream was not opened in time"))??;
+        let first = timeout(OPEN_TIMEOUT, messages.message()).await.map_err(|_| {
+            refused(Code::DeadlineExceeded, "NOT_OPENED", "the stream was not opened in time")
+        })??;
         let Some(Message::Open(open)) = first.and_then(|first| first.message) else {
-            return Err(Status::invalid_argument("a stream begins with the partition that it goes to"));
+            let text = "a stream begins with the partition that it goes to";
+            return Err(refused(Code::InvalidArgument, "NOT_OPENED", text));
         };
         let them = Protocols::said(open.protocol_from, open.protocol_to);
         let names = ("this worker", "the worker that sends");
-        Protocols::OURS.agree(them, names).map_err(Status::failed_precondition)?;
-        let open = Open::try_from(open).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
+        let agreed = Protocols::OURS.agree(them, names);
+        agreed.map_err(|why| refused(Code::FailedPrecondition, "PROTOCOL", why))?;
+        let open = Open::try_from(open)
+            .map_err(|bad| refused(Code::InvalidArgument, "BAD_OPEN", bad.to_string()))?;
         let (arrival, ends) = stream(open);
         self.door.arrive(arrival);
         let cancel = self.cancel.clone();
