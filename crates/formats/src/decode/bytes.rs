@@ -45,7 +45,7 @@ impl Decoder for BytesDecoder {
         for (kind, column) in &mut self.columns {
             match kind {
                 None => column.push_bytes(&record.payload),
-                Some(kind) => include::append(column, *kind, record, split, ""),
+                Some(kind) => include::append(column, *kind, record, split, None),
             }
         }
         self.rows += 1;

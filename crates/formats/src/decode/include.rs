@@ -15,13 +15,13 @@ pub(super) fn column(kind: IncludeKind) -> Column {
     })
 }
 
-/// Appends the row of `record`. `payload` is its JSON text, known to be well formed.
+/// Appends the row of `record`. `payload` is its JSON text, known to be well formed; `None` if it is no jsonb.
 pub(super) fn append(
     column: &mut Column,
     kind: IncludeKind,
     record: &RawRecord,
     split: &SplitId,
-    payload: &str,
+    payload: Option<&str>,
 ) {
     match kind {
         IncludeKind::Key => column.push_bytes(&record.key),
@@ -34,6 +34,7 @@ pub(super) fn append(
             }
         }
         IncludeKind::Payload => {
+            let Some(payload) = payload else { return column.push_null() };
             if let Cells::Jsonb(cells) = &mut column.cells {
                 json::compact(payload, &mut cells.bytes);
                 cells.end();

@@ -126,6 +126,12 @@ impl Decoder for JsonDecoder {
                 return Err(malformed);
             }
         };
+        let shown = self.included.iter().any(|(kind, _)| *kind == IncludeKind::Payload);
+        let payload = match shown && !value::can_be_written(payload, &mut self.rules.scratch) {
+            true => None,
+            false => Some(payload),
+        };
+        self.rules.bad_values += u64::from(payload.is_none());
         for (kind, column) in &mut self.included {
             include::append(column, *kind, record, split, payload);
         }

@@ -12,19 +12,21 @@ use super::{
     fields::{Members, Target},
     text::{self, TimestamptzMode},
 };
-use crate::json::{RawText, Scanner, Token, compact};
+use crate::json::{RawText, Scanner, Style, Token, compact, write_jsonb};
 
 /// How values are read, and how many did not fit.
 pub(super) struct Rules {
     timestamptz: TimestamptzMode,
     /// Values that became NULL.
     pub(super) bad_values: u64,
+    /// What [`can_be_written`] writes.
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Rules {
     /// Nothing counted yet.
     pub(super) fn new(timestamptz: TimestamptzMode) -> Self {
-        Self { timestamptz, bad_values: 0 }
+        Self { timestamptz, bad_values: 0, scratch: Vec::new() }
     }
 }
 
@@ -91,10 +93,16 @@ fn read(column: &mut Column, scanner: &mut Scanner<'_>, rules: &mut Rules) -> Re
             offsets.end(items.len());
             true
         }
-        (Token::Array | Token::Object, Cells::Jsonb(cells) | Cells::Varchar(cells)) => {
+        (Token::Array | Token::Object, Cells::Varchar(cells)) => {
             compact(scanner.skip()?, &mut cells.bytes);
             cells.end();
             true
+        }
+        (Token::Array | Token::Object, Cells::Jsonb(cells)) => {
+            let json = scanner.skip()?;
+            compact(json, &mut cells.bytes);
+            cells.end();
+            can_be_written(json, &mut rules.scratch)
         }
         (Token::Array | Token::Object, _) => {
             scanner.skip()?;
@@ -110,6 +118,16 @@ fn read(column: &mut Column, scanner: &mut Scanner<'_>, rules: &mut Rules) -> Re
         rules.bad_values += 1;
     }
     Ok(())
+}
+
+/// Whether this JSON, which is well formed, is a jsonb: it is no jsonb if a string in it is no text (half a surrogate pair).
+/// Found here it is one value that is NULL; found by an encoder it would fail the row.
+pub(super) fn can_be_written(json: &str, scratch: &mut Vec<u8>) -> bool {
+    if !json.contains("\\u") {
+        return true;
+    }
+    scratch.clear();
+    write_jsonb(json, Style::Compact, scratch).is_ok()
 }
 
 /// A struct whose object came as a string. A string that holds something else does not fit.
@@ -189,7 +207,8 @@ fn read_scalar(cells: &mut Cells, token: Token<'_>, timestamptz: TimestamptzMode
             fits
         }
         Cells::Jsonb(cells) => {
-            let fits = write_scalar(token, true, &mut cells.bytes);
+            let text = !matches!(token, Token::Text(text) if text.get().is_none());
+            let fits = text && write_scalar(token, true, &mut cells.bytes);
             cells.end();
             fits
         }

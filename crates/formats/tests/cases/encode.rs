@@ -1,8 +1,8 @@
 //! Rows to messages.
 
 use arrow::array::cast::AsArray;
-use model::{Batch, Encode, Op, Ops, SinkSpec, SqlType};
-use shardwright_formats::{MessageEncoder, check_sink};
+use model::{Batch, Cursor, Encode, IncludeKind, Op, Ops, SinkSpec, SqlType};
+use shardwright_formats::{MessageEncoder, check_sink, decoder};
 
 use crate::support::*;
 
@@ -53,6 +53,32 @@ fn a_row_with_every_type_is_one_exact_line() {
     let found = messages(&sink(&t_kafka(), Encode::Json, &[UTC_WITHOUT_SUFFIX], &["id"]), &batch);
     let line = r#"{"id":1,"v_bigint":1872,"v_bytea":"AA==","v_date":1,"v_double":23956.39329760601,"v_float":26261.416015625,"v_integer":1872,"v_interval":"P0Y0M0DT0H0M0S","v_jsonb":"{}","v_smallint":31031,"v_time":1000,"v_timestamp":1681453634104,"v_timestamptz":"0001-01-01 00:00:00.123456","v_varchar":"8DfUFencLe"}"#;
     assert_eq!(found, [(Some(r#"{"id":1}"#.to_owned()), line.to_owned())]);
+}
+
+#[test]
+fn half_a_surrogate_pair_is_a_bad_value_and_stops_no_row() {
+    let half = r#""\ud83d""#;
+    let deep = format!(r#"{{"a":[{{"b":{half}}}]}}"#);
+    let name = format!(r#"{{{half}:1}}"#);
+    let kind = struct_of(&[("j", SqlType::Jsonb)]);
+    let declared =
+        [("id", SqlType::Integer), ("j", SqlType::Jsonb), ("s", kind), ("l", list_of(SqlType::Jsonb))];
+    let mut spec = source(&declared, Encode::Json, &[]);
+    spec.include.push(include(IncludeKind::Payload, "p", SqlType::Jsonb));
+    let mut sinks = declared.to_vec();
+    sinks.push(("p", SqlType::Jsonb));
+    for bad in [half, &deep, &name] {
+        let mut decoder = decoder(&spec, None).unwrap();
+        let row = format!(r#"{{"id":1,"j":{bad},"s":{{"j":{bad}}},"l":["\u0061",{bad}]}}"#);
+        decoder.decode(&record(row), &split()).unwrap();
+        decoder.decode(&record(r#"{"id":2,"j":"\ud83d\ude00"}"#), &split()).unwrap();
+        assert_eq!(decoder.bad_values(), 4, "{bad}");
+        let rows = decoder.finish();
+        let batch = Batch { rows, ops: Ops::Inserts, cursors: vec![Cursor::new("1"); 2] };
+        let found = messages(&sink(&sinks, Encode::Json, &[], &[]), &batch);
+        assert_eq!(found[0].1, r#"{"id":1,"j":null,"l":["\"a\"",null],"p":null,"s":{"j":null}}"#, "{bad}");
+        assert!(found[1].1.contains("\u{1f600}"), "{}", found[1].1);
+    }
 }
 
 #[test]
