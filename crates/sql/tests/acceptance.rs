@@ -591,6 +591,40 @@ fn alter_replaces_options_and_keeps_what_is_fixed() {
 }
 
 #[test]
+fn dead_letters_are_left_with_the_on_error_that_needed_them() {
+    let options = |text: &str| match sql::parse(text).unwrap().remove(0).statement {
+        Statement::AlterSource { options, .. } => options,
+        Statement::AlterSink { change: sql::SinkChange::Set(options), .. } => options,
+        other => panic!("{other:?}"),
+    };
+    let fakes::Bound::Sink(bound) = bind_with_source(
+        "create sink k from s with (connector = 'void', on_error = 'dead_letter', dead_letter.connector = 'void', \
+         dead_letter.in_flight = '2')",
+    )
+    .unwrap() else {
+        panic!("not a sink")
+    };
+    let alter = |text: &str| sql::alter_sink(&bound.spec, &options(text), &registry());
+    let left = alter("ALTER SINK k SET (on_error = 'skip')").unwrap();
+    assert_eq!(left.on_error, OnError::Skip);
+    assert!(!left.options.iter().any(|(name, _)| name.starts_with("dead_letter.")), "{:?}", left.options);
+    let stays = alter("ALTER SINK k SET (on_error = 'dead_letter', in_flight = '3')").unwrap();
+    assert_eq!(stays.options.get("dead_letter.in_flight"), Some("2"));
+    let error = alter("ALTER SINK k SET (on_error = 'skip', dead_letter.in_flight = '3')").unwrap_err();
+    assert!(error.message.contains("needs on_error = 'dead_letter'"), "{error}");
+
+    let mut source = source();
+    source.on_error = OnError::DeadLetter;
+    source.options.insert("dead_letter.connector", "void");
+    let changed = options("ALTER SOURCE s SET (on_error = 'fail')");
+    let left = sql::alter_source(&source, &changed, &registry()).unwrap();
+    assert_eq!((left.on_error, left.options.get("dead_letter.connector")), (OnError::Fail, None));
+    let changed = options("ALTER SOURCE s SET (region = 'eu-west-1')");
+    let stays = sql::alter_source(&source, &changed, &registry()).unwrap();
+    assert_eq!(stays.options.get("dead_letter.connector"), Some("void"));
+}
+
+#[test]
 fn what_is_shown_makes_the_same_object_again_without_its_secrets() {
     let text = expand(
         "create source s (a int, b timestamptz, primary key (a)) include key as k with ($IN) \

@@ -1,7 +1,7 @@
 //! `ALTER … SET ( … )`: options of a spec replaced, and the whole checked again.
 
 use connector::{OptionDef, Registry};
-use model::{CREDENTIAL, Options, SinkSpec, SourceSpec};
+use model::{CREDENTIAL, OnError, Options, SinkSpec, SourceSpec};
 
 use super::{distribution::distribution, options, sink, source};
 use crate::{Code, Error, OptionEntry, Result};
@@ -41,6 +41,7 @@ pub fn alter_source(spec: &SourceSpec, changes: &[OptionEntry], registry: &Regis
     }
     one_identity(&mut changed.options, &plain, kind.options, registry);
     merge(&mut changed.options, &plain, kind.options);
+    leave_dead_letters(&mut changed.options, changed.on_error, changes);
     source::dead_letter(&changed.options, changed.on_error, changes)?;
     source::build(&changed, registry, changes)?;
     Ok(changed)
@@ -65,9 +66,25 @@ pub fn alter_sink(spec: &SinkSpec, changes: &[OptionEntry], registry: &Registry)
     }
     one_identity(&mut changed.options, &plain, kind.options, registry);
     merge(&mut changed.options, &plain, kind.options);
+    if let Some(on_error) = plain.get("on_error") {
+        let on_error = if on_error == "dead_letter" { OnError::DeadLetter } else { OnError::Skip };
+        leave_dead_letters(&mut changed.options, on_error, changes);
+    }
     let (_, common) = sink::build(&changed, registry, changes)?;
     changed.on_error = common.on_error;
     Ok(changed)
+}
+
+/// What `on_error = 'dead_letter'` needed goes with it, unless the statement itself says some of it.
+fn leave_dead_letters(options: &mut Options, on_error: OnError, changes: &[OptionEntry]) {
+    let ours = |name: &str| name.starts_with("dead_letter.");
+    if on_error == OnError::DeadLetter
+        || !changes.iter().any(|entry| entry.name == "on_error")
+        || changes.iter().any(|entry| ours(&entry.name))
+    {
+        return;
+    }
+    *options = options.iter().filter(|(name, _)| !ours(name)).collect();
 }
 
 fn fixed(kind: &str, entry: &OptionEntry) -> Error {
