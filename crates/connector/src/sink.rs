@@ -147,9 +147,14 @@ impl SinkCommon {
             _ => OnError::Fail,
         };
         let dead_letter = dead_letter(&reader.text("dead_letter.connector")?, options, on_error)?;
-        let limit = |given: Option<u64>, most: usize| {
-            given.map_or(most, |n| usize::try_from(n).unwrap_or(most).min(most))
+        let mut limit = |name: &str, most: usize| match reader.integer(name)? {
+            None => Ok(most),
+            Some(given) => usize::try_from(given).ok().filter(|given| *given <= most).ok_or_else(|| {
+                let expected = format!("at most {most}, the limit of this connector");
+                crate::OptionError::invalid(name, &expected, &given.to_string())
+            }),
         };
+        let (rows, bytes) = (limit("buffer.rows", kind.rows)?, limit("buffer.bytes", kind.bytes)?);
         let common = Self {
             ordering: if reader.one_of("ordering")? == Some("none") { Ordering::None } else { Ordering::Key },
             takeover: if reader.one_of("takeover")? == Some("fast") {
@@ -161,8 +166,8 @@ impl SinkCommon {
             dead_letter,
             checkpoint_interval: reader.duration("checkpoint_interval")?.unwrap_or(Duration::from_secs(1)),
             limits: BatchLimits {
-                rows: limit(reader.integer("buffer.rows")?, kind.rows),
-                bytes: limit(reader.integer("buffer.bytes")?, kind.bytes),
+                rows,
+                bytes,
                 linger: reader.duration("buffer.linger")?.unwrap_or(kind.linger),
             },
             in_flight: reader.integer("in_flight")?.map_or(8, |n| usize::try_from(n).unwrap_or(8)),
@@ -198,5 +203,26 @@ fn dead_letter(
             ))
         }
         (None, _) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_beyond_the_limit_of_the_connector_is_refused() {
+        let kind = BatchLimits { rows: 500, bytes: 4 << 20, linger: Duration::from_millis(50) };
+        let read = |name: &str, value: &str| {
+            let options: Options = [(name, value)].into_iter().collect();
+            SinkCommon::read(&options, kind).map(|(common, _)| common.limits).map_err(|e| e.to_string())
+        };
+        assert_eq!(read("in_flight", "1"), Ok(kind));
+        assert_eq!(read("buffer.rows", "500"), Ok(kind));
+        assert_eq!(read("buffer.rows", "7"), Ok(BatchLimits { rows: 7, ..kind }));
+        assert_eq!(read("buffer.bytes", "1024"), Ok(BatchLimits { bytes: 1024, ..kind }));
+        let refused = read("buffer.rows", "501").unwrap_err();
+        assert!(refused.contains("at most 500, the limit of this connector"), "{refused}");
+        assert!(read("buffer.bytes", "5000000").unwrap_err().contains("`buffer.bytes`"));
     }
 }

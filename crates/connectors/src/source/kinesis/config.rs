@@ -139,10 +139,16 @@ fn fanout(options: &mut Reader) -> Result<Option<Fanout>, OptionError> {
     let mode = options.one_of("kinesis.consumer.mode")?.unwrap_or("polling").to_owned();
     let name = options.text("kinesis.consumer.name")?;
     let arn = options.text("kinesis.consumer.arn")?;
-    let mut millis =
-        |name: &str, default| options.integer(name).map(|ms| Duration::from_millis(ms.unwrap_or(default)));
-    let renew_after = millis("kinesis.consumer.renew_interval_ms", 270_000)?;
-    let silence_max = millis("kinesis.consumer.silence_timeout_ms", 35_000)?;
+    let renew = options.integer("kinesis.consumer.renew_interval_ms")?;
+    let silence = options.integer("kinesis.consumer.silence_timeout_ms")?;
+    if mode == "polling" && (renew.is_some() || silence.is_some()) {
+        return Err(OptionError::config(
+            "kinesis.consumer.renew_interval_ms and kinesis.consumer.silence_timeout_ms need \
+             kinesis.consumer.mode = 'efo' or 'auto'",
+        ));
+    }
+    let renew_after = Duration::from_millis(renew.unwrap_or(270_000));
+    let silence_max = Duration::from_millis(silence.unwrap_or(35_000));
     let consumer = match (name, arn) {
         (Some(_), Some(_)) => {
             return Err(OptionError::config(
@@ -262,6 +268,13 @@ mod tests {
         assert_eq!(read(&[]).unwrap().fanout, None);
         assert_eq!(read(&[mode("efo")]).unwrap_err(), "missing field `kinesis.consumer.name`");
         assert!(read(&[name("c")]).unwrap_err().contains("need kinesis.consumer.mode"));
+        for timing in ["kinesis.consumer.renew_interval_ms", "kinesis.consumer.silence_timeout_ms"] {
+            assert!(
+                read(&[(timing, "5000")]).unwrap_err().contains("need kinesis.consumer.mode"),
+                "{timing}"
+            );
+            assert!(read(&[mode("auto"), (timing, "5000")]).is_ok(), "{timing}");
+        }
         let consumer = |pairs: &[_]| read(pairs).map(|config| config.fanout.unwrap().consumer);
         assert_eq!(consumer(&[mode("auto")]), Ok(Consumer::Derived));
         assert_eq!(consumer(&[mode("efo"), name("a-{sink}")]), Ok(Consumer::Named("a-{sink}".into())));
