@@ -17,46 +17,6 @@ use crate::{
     failure::Failure,
 };
 
-/// What may be completed besides the names of objects.
-const KEYWORDS: &[&str] = &[
-    "ALTER",
-    "AS",
-    "BYTES",
-    "CASCADE",
-    "CREATE",
-    "DESCRIBE",
-    "DROP",
-    "ENCODE",
-    "EXISTS",
-    "EXPLAIN",
-    "FORMAT",
-    "FROM",
-    "IF",
-    "INCLUDE",
-    "INTO",
-    "JSON",
-    "KEY",
-    "LIKE",
-    "LIMIT",
-    "NOT",
-    "ORDER BY",
-    "PAUSE",
-    "PLAIN",
-    "PRIMARY KEY",
-    "RESUME",
-    "SELECT",
-    "SET",
-    "SHOW",
-    "SINK",
-    "SINKS",
-    "SOURCE",
-    "SOURCES",
-    "SPLITS",
-    "WHERE",
-    "WITH",
-    "WORKERS",
-];
-
 const HELP: &str = "\
 Statements end with `;`. They may go over several lines.
   \\d        sources and sinks          \\w   workers        \\s   splits
@@ -224,7 +184,7 @@ impl Completion {
         let word = &before[start..];
         let lower = word.chars().next().is_some_and(char::is_lowercase);
         let upper = word.to_uppercase();
-        let keywords = KEYWORDS.iter().filter(|keyword| keyword.starts_with(&upper));
+        let keywords = ::sql::KEYWORDS.iter().filter(|keyword| keyword.starts_with(&upper));
         let keywords =
             keywords.map(|keyword| if lower { keyword.to_lowercase() } else { (*keyword).to_owned() });
         let names = self.names.iter().filter(|name| name.to_uppercase().starts_with(&upper)).cloned();
@@ -243,7 +203,10 @@ mod tests {
             completion.candidates("DROP SI"),
             (5, vec!["sink_to_kafka".into(), "SINK".into(), "SINKS".into()])
         );
-        assert_eq!(completion.candidates("drop sink cl"), (10, vec!["clicks".to_owned()]));
+        assert_eq!(
+            completion.candidates("drop sink cl"),
+            (10, vec!["clicks".to_owned(), "cluster".to_owned()])
+        );
         assert_eq!(completion.candidates("show wor"), (5, vec!["workers".to_owned()]));
     }
 }
