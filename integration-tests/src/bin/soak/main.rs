@@ -233,7 +233,7 @@ impl Run {
         // A process that has run for a minute or two still warms up.
         let grown = if time < GROWTH_TELLS { Vec::new() } else { self.growth.grown() };
         for name in &grown {
-            println!("  ! {name} grew by more than 5 %");
+            println!("  ! {name} grows and does not stop");
         }
         let balanced = judged(&verdicts) && grown.is_empty();
         for (name, verdict) in &verdicts {
